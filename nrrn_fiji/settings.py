@@ -1,0 +1,280 @@
+"""What a user can ask for: one frozen dataclass per job.
+
+The command line, ImageJ's dialogs, macro keys, ops and the Python API all derive their options
+from these fields, so a setting declared here appears everywhere with the same name, default and
+help.  This module must stay free of imports beyond the standard library: ``nrrn --help`` reads it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["DenoiseSettings", "TrainSettings", "field_info", "setting"]
+
+
+def setting(
+    default: Any,
+    *,
+    label: str,
+    help: str,
+    choices: tuple[Any, ...] | None = None,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    unit: str = "",
+    expert: bool = False,
+) -> Any:
+    """Declare a field: its default, and what the edges need to ask for it.
+
+    Parameters
+    ----------
+    default
+        The value when nothing is asked for; ``None`` means "choose for me".
+    label
+        A few words for a dialog.
+    help
+        One or two sentences for ``--help`` and tooltips.
+    choices
+        The values that are accepted, if they are few.
+    minimum, maximum
+        The range of a number, both ends included.
+    unit
+        What the number counts ("px", "slices", "min").
+    expert
+        Leave the field out of short dialogs.
+    """
+    metadata = dict(
+        label=label,
+        help=help,
+        choices=choices,
+        minimum=minimum,
+        maximum=maximum,
+        unit=unit,
+        expert=expert,
+    )
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def field_info(field: dataclasses.Field[Any], key: str) -> Any:
+    """Return what :func:`setting` declared under ``key`` for a field."""
+    return field.metadata[key]
+
+
+class Checked:
+    """Checks every field against its declared choices and range when an object is made."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            if value is None:
+                continue
+            choices = field.metadata["choices"]
+            if choices is not None and value not in choices:
+                known = ", ".join(str(choice) for choice in choices)
+                raise ValueError(f"{field.name} is {value!r}, but it must be one of {known}.")
+            low, high = field.metadata["minimum"], field.metadata["maximum"]
+            for number in value if isinstance(value, tuple) else (value,):
+                if low is not None and not number >= low:
+                    raise ValueError(f"{field.name} is {value}, but it must be at least {low}.")
+                if high is not None and not number <= high:
+                    raise ValueError(f"{field.name} is {value}, but it must be at most {high}.")
+
+    def asked(self) -> dict[str, Any]:
+        """Return the settings that differ from their defaults, as they go into metadata."""
+        return {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)  # type: ignore[arg-type]
+            if getattr(self, field.name) != field.default
+        }
+
+
+DEVICE_HELP = 'Where to compute: "cpu", "cuda", "cuda:1", "mps"; the best there is when left out.'
+PRECISION_HELP = "Arithmetic of the convolutions; chosen by device and bit depth when left out."
+PRECISIONS = ("fp32", "bf16", "fp16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenoiseSettings(Checked):
+    """How to denoise; see :func:`nrrn_fiji.denoise`."""
+
+    units: int | None = setting(
+        None,
+        label="Building units",
+        help="Stop after this many building units of the model; all when left out.",
+        minimum=1,
+    )
+    images: int = setting(
+        3,
+        label="Images per slice",
+        help="3: both neighbours; 2: one neighbour (half the work); 1: the slice alone.",
+        choices=(1, 2, 3),
+    )
+    scans: bool = setting(
+        False,
+        label="Stack holds scans of one slice",
+        help="The 2 or 3 images of the stack are repeated scans of one slice; the result is one "
+        "slice.",
+    )
+    intensity: tuple[float, float] | None = setting(
+        None,
+        label="Grey range",
+        help="Grey values LO,HI that map to 0 and 1. When left out: 0,255 for 8-bit images, else "
+        "the 0.1 and 99.9 percentiles of the volume. Values outside are kept, never clipped.",
+    )
+    tile: int | None = setting(
+        None,
+        label="Tile size",
+        help="Edge of the square tiles, without their halo. The result does not depend on it.",
+        minimum=1,
+        unit="px",
+        expert=True,
+    )
+    slab: int | None = setting(
+        None,
+        label="Slab depth",
+        help="Slices that are read, denoised and written at a time. The result does not depend "
+        "on it.",
+        minimum=1,
+        unit="slices",
+        expert=True,
+    )
+    device: str | None = setting(None, label="Device", help=DEVICE_HELP)
+    precision: str | None = setting(
+        None, label="Precision", help=PRECISION_HELP, choices=PRECISIONS, expert=True
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings(Checked):
+    """How to train; see :func:`nrrn_fiji.train`.  ``None`` means: chosen for this machine."""
+
+    objective: str | None = setting(
+        None,
+        label="Objective",
+        help="consensus: the paper's Noise2Noise loss (default for scans); masked: masked centre "
+        "(default for a noisy stack); clean: clean target with synthetic noise (default when "
+        "noise levels are given).",
+        choices=("consensus", "masked", "clean"),
+    )
+    scans: bool = setting(
+        False,
+        label="Stacks hold scans of one slice",
+        help="Each stack holds 3 or more registered scans of one slice, not adjacent slices.",
+    )
+    units: int | None = setting(
+        None, label="Building units", help="Building units of the network.", minimum=1
+    )
+    maps: int | None = setting(
+        None, label="Feature maps", help="Feature maps of the network.", minimum=1
+    )
+    edge: bool = setting(
+        False,
+        label="Edge variant",
+        help="Use the edge variant of the first layer (no visible gain in the paper).",
+        expert=True,
+    )
+    steps: int | None = setting(
+        None,
+        label="Steps",
+        help="Length of the training; the learning rate schedule ends with it.",
+        minimum=1,
+    )
+    minutes: float | None = setting(
+        None,
+        label="Minutes",
+        help="Length of the training by the clock, instead of steps (resuming is then not exact).",
+        minimum=0.01,
+        unit="min",
+    )
+    batch: int | None = setting(
+        None, label="Batch", help="Crops per step.", minimum=1, unit="crops", expert=True
+    )
+    crop: int | None = setting(
+        None, label="Crop size", help="Edge of the square crops.", minimum=16, unit="px", expert=True
+    )
+    rate: float | None = setting(
+        None, label="Learning rate", help="Peak learning rate of Adam.", minimum=0.0, expert=True
+    )
+    schedule: str | None = setting(
+        None,
+        label="Schedule",
+        help="cosine: warm up, then fall to 1 %; halving: the paper's, halved every 10 epochs; "
+        "constant.",
+        choices=("cosine", "halving", "constant"),
+        expert=True,
+    )
+    clip: float = setting(
+        1.0,
+        label="Gradient clipping",
+        help="Largest norm of the gradient; 0 switches clipping off.",
+        minimum=0.0,
+        expert=True,
+    )
+    average: float = setting(
+        0.999,
+        label="Weight averaging",
+        help="Decay of the running average of the weights that is validated and kept; 0 switches "
+        "it off.",
+        minimum=0.0,
+        maximum=0.99999,
+        expert=True,
+    )
+    poisson: tuple[float, float] | None = setting(
+        None,
+        label="Poisson peak",
+        help="Range LO,HI of the peak of synthetic Poisson noise added to clean stacks.",
+        minimum=1e-3,
+    )
+    gaussian: tuple[float, float] | None = setting(
+        None,
+        label="Gaussian sigma",
+        help="Range LO,HI of the standard deviation of synthetic Gaussian noise, in grey levels "
+        "of 255.",
+        minimum=0.0,
+    )
+    clipped: float = setting(
+        0.0,
+        label="Clipped samples",
+        help="Fraction of the samples whose synthetic noise is clipped to the grey range, as a "
+        "detector does.",
+        minimum=0.0,
+        maximum=1.0,
+        expert=True,
+    )
+    mask: float = setting(
+        0.06,
+        label="Masked fraction",
+        help="Fraction of the centre's pixels that the masked objective replaces.",
+        minimum=0.001,
+        maximum=0.5,
+        expert=True,
+    )
+    flips: bool = setting(
+        True,
+        label="Flips and transposes",
+        help="Augment with flips and transposes in the plane.",
+        expert=True,
+    )
+    isotropic: bool = setting(
+        False,
+        label="Isotropic voxels",
+        help="Voxels are cubes: crops are cut along all three axes.",
+    )
+    intensity: tuple[float, float] | None = setting(
+        None,
+        label="Grey range",
+        help="Grey values LO,HI that map to 0 and 1; as in denoising when left out.",
+    )
+    seed: int = setting(0, label="Seed", help="Seed of every random choice.", minimum=0)
+    device: str | None = setting(None, label="Device", help=DEVICE_HELP)
+    precision: str | None = setting(
+        None, label="Precision", help=PRECISION_HELP, choices=PRECISIONS, expert=True
+    )
+    preset: str | None = setting(
+        None,
+        label="Preset",
+        help="paper: the settings of the paper (4 units x 64 maps, 256 px crops, batch 16, "
+        "about 30 GB of memory).",
+        choices=("paper",),
+    )
