@@ -1,0 +1,39 @@
+"""What every test shares: no test touches the user's own models, and skips say why."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Small arrays on a shared machine: more threads only cost time.  Set before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Plots are written to files; no test opens a window.
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+
+@pytest.fixture(autouse=True)
+def user_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder in place of the user's own models."""
+    folder = tmp_path / "user-models"
+    monkeypatch.setenv("NRRN_MODELS", str(folder))
+    return folder
+
+
+@pytest.fixture
+def data() -> Path:
+    """The folder with the tests' own small files."""
+    return Path(__file__).parent / "data"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the tests that need a GPU where there is none."""
+    wanting = [item for item in items if item.get_closest_marker("gpu")]
+    if not wanting:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in wanting:
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU, and this machine has none"))
