@@ -159,8 +159,9 @@ def user_models_dir() -> Path:
 
     The environment variable ``NRRN_MODELS`` names another folder.
     """
-    folder = os.environ.get("NRRN_MODELS") or appdirs.user_data_dir("nrrn-fiji", appauthor=False)
-    return Path(folder) if os.environ.get("NRRN_MODELS") else Path(folder) / "models"
+    if folder := os.environ.get("NRRN_MODELS"):
+        return Path(folder)
+    return Path(appdirs.user_data_dir("nrrn-fiji", appauthor=False)) / "models"
 
 
 def known_models() -> list[ModelEntry]:
@@ -382,14 +383,14 @@ def read_header(path: Path) -> dict[str, Any]:
         start = file.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
         if not 2 <= length <= min(LARGEST_HEADER, size - 8):
-            raise ValueError(f"{path} is not a model file, or is damaged: its header is too short.")
+            raise ValueError(f"{path} is not a model file, or is damaged or cut short.")
         text = file.read(length)
     try:
         header = json.loads(text)
     except ValueError:
         header = None
     if not isinstance(header, dict):
-        raise ValueError(f"{path} is not a model file, or is damaged: its header is unreadable.")
+        raise ValueError(f"{path} is not a model file, or is damaged or cut short.")
     return header
 
 
@@ -436,9 +437,7 @@ def load_file(path: Path) -> Model:
         # Checks every shape against the size of the file before it allocates anything.
         state = load_tensors(path)
     except SafetensorError as error:
-        raise ValueError(
-            f"{path} is damaged or cut short ({error}): get the file again."
-        ) from error
+        raise ValueError(f"{path} is damaged or cut short: get the file again.") from error
     network = build_network(state, path)
     said = card.get("architecture")
     held = {"units": network.units, "maps": network.maps, "edge": network.edge}
@@ -464,18 +463,13 @@ def build_network(state: Mapping[str, Tensor], path: Path) -> NRRN:
     # Names and shapes first, without memory: a file could ask for any amount of it.
     with torch.device("meta"):
         expected = {name: t.shape for name, t in NRRN(units, maps, edge).state_dict().items()}
-    for names, fault in (
-        (expected.keys() - state.keys(), "lacks"),
-        (state.keys() - expected.keys(), "has the unknown tensor"),
-        ({name for name in expected if state[name].shape != expected[name]}, "has a wrong shape of")
-        if expected.keys() == state.keys()
-        else (set(), ""),
-    ):
-        if names:
-            raise ValueError(
-                f"{path} is not an NRRN of {units} units and {maps} maps, or is damaged: it {fault} "
-                f"{min(names)}."
-            )
+    wrong = expected.keys() ^ state.keys()
+    wrong = wrong or {name for name, shape in expected.items() if state[name].shape != shape}
+    if wrong:
+        raise ValueError(
+            f"{path} is not an NRRN of {units} units and {maps} maps, or is damaged: its tensor "
+            f"{min(wrong)} is missing, unknown or of a wrong shape."
+        )
     check_finite(state, path)
     # The initial weights are overwritten at once; drawing them must not shift a user's seed.
     with torch.random.fork_rng(devices=[]):
