@@ -1,0 +1,33 @@
+"""NRRN in Fiji and ImageJ, through PyImageJ: the only place that talks to Java.
+
+    from nrrn_fiji import fiji
+
+    app = fiji.start()                         # a Fiji folder that is on this computer
+    app = fiji.start(imagej=True)              # or plain ImageJ, from Maven Central
+
+Names are imported from their modules when they are first used.  Importing this package must never
+import JPype nor start Java.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .jvm import ImageJ, find_fiji, find_java, running, start
+
+__all__ = ["ImageJ", "find_fiji", "find_java", "running", "start"]
+
+_MODULES = {"jvm": ("ImageJ", "find_fiji", "find_java", "running", "start")}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

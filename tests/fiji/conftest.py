@@ -1,0 +1,68 @@
+"""One real ImageJ for all tests of the bridge: Java starts once per process, so once per run.
+
+Without more, that is plain ImageJ 1.54p from Maven Central, headless.  With NRRN_FIJI or
+FIJI_HOME set, the same tests run in that Fiji, and those that need one (marker ``fiji``) too.  A
+Fiji that merely lies on the machine is never taken.  Other modes run in processes of their own.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from nrrn_fiji.fiji import jvm
+
+ASKED_FIJI = next((os.environ[name] for name in jvm.FIJI_VARIABLES if os.environ.get(name)), None)
+CHECKOUT = Path(__file__).parents[2]
+used: list[str] = []
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the tests that need a Fiji folder when none was named."""
+    if ASKED_FIJI is not None:
+        return
+    skip = pytest.mark.skip(reason="NOT RUN: needs a real Fiji; set NRRN_FIJI to its folder")
+    for item in items:
+        if item.get_closest_marker("fiji"):
+            item.add_marker(skip)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which ImageJ the tests ran in."""
+    for line in used:
+        terminalreporter.write_line(f"ImageJ under test: {line}")
+
+
+@pytest.fixture(scope="session")
+def app() -> jvm.ImageJ:
+    """The ImageJ under test, headless."""
+    try:
+        jvm.find_java(jvm.check_fiji(ASKED_FIJI) if ASKED_FIJI else None)
+    except FileNotFoundError as error:
+        pytest.skip(f"NOT RUN: {error}")
+    started = jvm.start(ASKED_FIJI, imagej=ASKED_FIJI is None, memory=1500)
+    used.append(str(started))
+    return started
+
+
+@pytest.fixture
+def in_new_python() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run Python source in a process of its own, which may start a Java of its own."""
+
+    def run(source: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), **variables}
+        return subprocess.run(
+            [sys.executable, "-W", "error", "-c", source],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    return run
