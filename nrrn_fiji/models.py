@@ -29,6 +29,7 @@ import appdirs
 
 from nrrn_fiji import __version__
 
+from .files import write_whole
 from .resources import data_folder
 
 if TYPE_CHECKING:
@@ -529,19 +530,6 @@ def require_file(path: Path) -> None:
         raise ValueError(f"{path} is a folder, but a model is a single file: give the file.")
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}: check the path.")
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is under its name whole, or not at all, whatever happens."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def as_json(value: Any) -> Any:

@@ -191,7 +191,12 @@ class TrainSettings(Checked):
         None, label="Batch", help="Crops per step.", minimum=1, unit="crops", expert=True
     )
     crop: int | None = setting(
-        None, label="Crop size", help="Edge of the square crops.", minimum=16, unit="px", expert=True
+        None,
+        label="Crop size",
+        help="Edge of the square crops.",
+        minimum=16,
+        unit="px",
+        expert=True,
     )
     rate: float | None = setting(
         None, label="Learning rate", help="Peak learning rate of Adam.", minimum=0.0, expert=True
@@ -233,6 +238,15 @@ class TrainSettings(Checked):
         "of 255.",
         minimum=0.0,
     )
+    levels: str = setting(
+        "spread",
+        label="Noise levels",
+        help="spread: every sample has Poisson, Gaussian or (one in five) both kinds of noise, the "
+        "peak evenly over its logarithm; uniform: both kinds on every image, levels drawn evenly, "
+        "as in the paper.",
+        choices=("spread", "uniform"),
+        expert=True,
+    )
     clipped: float = setting(
         0.0,
         label="Clipped samples",
@@ -254,6 +268,15 @@ class TrainSettings(Checked):
         True,
         label="Flips and transposes",
         help="Augment with flips and transposes in the plane.",
+        expert=True,
+    )
+    rescale: tuple[float, float] | None = setting(
+        None,
+        label="Rescaling",
+        help="Augment by rescaling crops, before noise is added, by a factor in LO,HI "
+        "(the paper: 0.5,2).",
+        minimum=0.1,
+        maximum=10,
         expert=True,
     )
     isotropic: bool = setting(

@@ -1,0 +1,638 @@
+"""Train from files or arrays to a model file: joins stacks, training, pictures and models.
+
+Beside the model ``mine.safetensors`` a training keeps, from its first validation on,
+``mine.loss.csv``, ``mine.loss.png`` and ``mine.sample.png`` to look at, and
+``mine.checkpoint.safetensors`` to resume from, which is removed when the training is finished.
+The model itself appears when the training ends: finished, stopped or diverged, it is the best one
+so far.  This module must never decide how to train: that is :mod:`nrrn_fiji.training`.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nrrn_fiji import training
+from nrrn_fiji.device import bf16_is_fast, choose_device, describe
+from nrrn_fiji.files import write_whole
+from nrrn_fiji.intensity import fill_invalid, grey_range, invalid_mask
+from nrrn_fiji.models import Model, load_model, save_model
+from nrrn_fiji.network import NRRN
+from nrrn_fiji.plots import loss_curve, sample_picture
+from nrrn_fiji.progress import Cancelled, NoProgress, Progress
+from nrrn_fiji.settings import TrainSettings
+from nrrn_fiji.triplets import Batch, TrainingStack, TripletSampler, split
+from nrrn_fiji.volumes import Volume, open_volume
+
+__all__ = ["TrainReport", "train", "train_files"]
+
+MEMORY_LIMIT = 4 * 2**30
+"""Most bytes of training data that are kept in memory."""
+
+RUN = 16
+"""Slices in a row that are read from a volume which does not fit."""
+
+SAMPLE_SIZE = 256
+FINE_TUNE_RATE = 0.3
+"""Fine-tuning starts from a good place: its default learning rate is smaller by this factor."""
+
+SMALLEST_CROP = 16
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """What a training did; see :class:`nrrn_fiji.reports.Reportable`."""
+
+    model: Model
+    ended: str
+    """``"finished"``, ``"stopped"`` or ``"diverged"``."""
+    steps: int
+    best_step: int
+    best_error: float
+    seconds: float
+    files: tuple[Path, ...]
+    """The loss curve (CSV, PNG) and the sample picture."""
+
+    @property
+    def model_path(self) -> Path:
+        """The model file."""
+        assert self.model.path is not None
+        return self.model.path
+
+    @property
+    def summary(self) -> str:
+        """What was done and where the result is."""
+        return (
+            f"Model: {self.model_path}\n"
+            f"The best of {self.steps} steps is step {self.best_step} (held-out error "
+            f"{self.best_error:.4g}), after {self.seconds / 60:.1f} min in all.\n"
+            f"Look at {', '.join(str(file) for file in self.files)}."
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same in JSON's types."""
+        return {
+            "model": str(self.model_path),
+            "hash": self.model.hash,
+            "ended": self.ended,
+            "steps": self.steps,
+            "best_step": self.best_step,
+            "best_error": self.best_error,
+            "seconds": self.seconds,
+            "files": [str(file) for file in self.files],
+        }
+
+
+def train(
+    stack: NDArray[Any] | str | Path | Sequence[NDArray[Any] | str | Path],
+    out: str | Path,
+    *,
+    fine_tune: str | Path | Model | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Model:
+    """Train a model from a noisy stack alone, from repeated scans, or from clean volumes.
+
+    Parameters
+    ----------
+    stack
+        A stack (Z, Y, X), or several: arrays of any real dtype, or files.
+    out
+        The model file to write, ``.safetensors``.
+    fine_tune
+        A model to continue from, instead of fresh weights.
+    resume
+        Continue an interrupted training into ``out``.
+    overwrite
+        Replace an existing model ``out``.
+    progress
+        Told how far the training is, and asked whether to stop.
+    **settings
+        Fields of :class:`nrrn_fiji.TrainSettings`, such as ``objective="masked"``,
+        ``minutes=10`` or ``poisson=(1, 50)``.
+
+    Returns
+    -------
+    Model
+        The best model, also in ``out``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a stack or a setting cannot be used; the message says what to do.
+    FileExistsError
+        If ``out`` exists and neither ``resume`` nor ``overwrite`` is asked for.
+    ArithmeticError
+        If the training diverged.  The last good model is in ``out``.
+    nrrn_fiji.progress.Cancelled
+        If the user stopped.  The best model so far is in ``out``.
+    """
+    several = [stack] if isinstance(stack, (np.ndarray, str, Path)) else list(stack)
+    report = train_files(
+        several,
+        out,
+        TrainSettings(**settings),
+        fine_tune=fine_tune,
+        resume=resume,
+        overwrite=overwrite,
+        progress=progress,
+    )
+    return report.model
+
+
+def train_files(
+    stacks: Sequence[NDArray[Any] | str | Path],
+    out: str | Path,
+    settings: TrainSettings,
+    *,
+    fine_tune: str | Path | Model | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    description: str = "",
+    licence: str = "",
+    progress: Progress | None = None,
+) -> TrainReport:
+    """Train with settings; see :func:`train`.
+
+    Parameters
+    ----------
+    description, licence
+        What to write into the model's card.
+    """
+    progress = progress or NoProgress()
+    out = model_path(out)
+    files = Beside(out)
+    files.check(resume=resume, overwrite=overwrite)
+    with files.lock():
+        job = prepare(stacks, settings, fine_tune, progress)
+        if resume:
+            progress.message(f"Resuming from {files.checkpoint}.")
+        progress.message(job.described())
+
+        def look(snapshot: training.Snapshot) -> None:
+            write_course(files, snapshot.history, job.settings)
+            sample_picture(
+                *denoised_sample(snapshot.network, job.example, job.settings),
+                files.sample,
+                f"Held-out sample at step {snapshot.history.step}",
+            )
+
+        try:
+            history, best = training.train(
+                job.network,
+                job.sampler,
+                job.settings,
+                checkpoint=files.checkpoint,
+                resume=resume,
+                data=job.fingerprint,
+                callback=look,
+                progress=progress,
+            )
+        except Cancelled as error:
+            report = keep_best(files, job, "stopped", description, licence)
+            raise Cancelled(
+                f"{error} It is kept in {report.model_path}; continue with --resume."
+            ) from error
+        except training.Diverged as error:
+            if not files.checkpoint.is_file():
+                raise
+            report = keep_best(files, job, "diverged", description, licence)
+            raise training.Diverged(f"{error} It is in {report.model_path}.") from error
+        report = write_model(files, job, "finished", history, best, description, licence)
+        files.checkpoint.unlink()
+        return report
+
+
+# Where things lie ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Beside:
+    """The files that a training keeps beside its model."""
+
+    model: Path
+
+    def named(self, suffix: str) -> Path:
+        """Return ``mine<suffix>`` for the model ``mine.safetensors``."""
+        return self.model.with_name(self.model.stem + suffix)
+
+    @property
+    def checkpoint(self) -> Path:
+        """State of the training, to resume from."""
+        return self.named(".checkpoint.safetensors")
+
+    @property
+    def losses(self) -> Path:
+        """A row per step."""
+        return self.named(".loss.csv")
+
+    @property
+    def curve(self) -> Path:
+        """The loss curve."""
+        return self.named(".loss.png")
+
+    @property
+    def sample(self) -> Path:
+        """A held-out crop, denoised."""
+        return self.named(".sample.png")
+
+    def check(self, *, resume: bool, overwrite: bool) -> None:
+        """Refuse to lose an existing model or an interrupted training."""
+        if not self.model.parent.is_dir():
+            raise FileNotFoundError(
+                f"The folder {self.model.parent} for the model does not exist: make it first."
+            )
+        if resume:
+            if not self.checkpoint.is_file():
+                raise FileNotFoundError(
+                    f"There is no checkpoint {self.checkpoint} to resume from: start without "
+                    "--resume."
+                )
+            return
+        if overwrite:
+            return
+        if self.checkpoint.exists():
+            raise FileExistsError(
+                f"A training of {self.model} was interrupted: continue it with --resume, or "
+                "start again with --overwrite."
+            )
+        if self.model.exists():
+            raise FileExistsError(
+                f"The model {self.model} exists: choose another name, or replace it with "
+                "--overwrite."
+            )
+
+    def lock(self) -> FileLock:
+        """Keep a second training out of the same files."""
+        lock = FileLock(self.named(".lock"), blocking=False)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise FileExistsError(
+                f"Another training is writing {self.model} right now: wait for it, or choose "
+                "another name."
+            ) from None
+        return lock
+
+
+def model_path(out: str | Path) -> Path:
+    """Return the file that a model called ``out`` is written to."""
+    path = Path(out)
+    if path.suffix == "":
+        return path.with_suffix(".safetensors")
+    if path.suffix != ".safetensors":
+        raise ValueError(
+            f"The model file {path} ends in {path.suffix}, but models are .safetensors files: "
+            f"write to {path.with_suffix('.safetensors').name}, say."
+        )
+    return path
+
+
+# Before the training ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that a training needs, read and chosen."""
+
+    network: NRRN
+    sampler: TripletSampler
+    settings: TrainSettings
+    example: Batch
+    stacks: tuple[TrainingStack, ...]
+    fingerprint: str
+    parent: Model | None
+
+    def described(self) -> str:
+        """Return the settings that were chosen, in a sentence."""
+        s = self.settings
+        length = f"{s.steps} steps" if s.minutes is None else f"{s.minutes:g} min"
+        start = f"fine-tuning {self.parent.name}" if self.parent else "fresh weights"
+        noise = ", ".join(
+            f"{name} {low:g}-{high:g}"
+            for name, pair in (("Poisson peak", s.poisson), ("Gaussian sigma", s.gaussian))
+            if pair is not None
+            for low, high in [pair]
+        )
+        return (
+            f"Training on {describe(torch.device(s.device or 'cpu'))} in {s.precision}: "
+            f"{s.objective} objective{f' ({noise})' if noise else ''}, {start}, "
+            f"{self.network.units} units x {self.network.maps} maps, crops of {s.crop} px, "
+            f"batches of {s.batch}, {length}, learning rate {s.rate:g} ({s.schedule})."
+        )
+
+
+def prepare(
+    stacks: Sequence[NDArray[Any] | str | Path],
+    settings: TrainSettings,
+    fine_tune: str | Path | Model | None,
+    progress: Progress,
+) -> Job:
+    """Read the stacks and fill in what the settings leave open."""
+    parent = None if fine_tune is None else load_model(fine_tune)
+    settings = with_architecture(settings, parent)
+    device = choose_device(settings.device)
+    synthetic = settings.poisson is not None or settings.gaussian is not None
+    objective = "consensus" if settings.scans else "clean" if synthetic else "masked"
+    resolved = training.resolve(
+        settings,
+        device=device,
+        precision=settings.precision or ("bf16" if bf16_is_fast(device) else "fp32"),
+        objective=objective,
+    )
+    if parent is not None and settings.rate is None and resolved.rate is not None:
+        resolved = replace(resolved, rate=resolved.rate * FINE_TUNE_RATE)
+    data = read_stacks(stacks, settings.intensity, progress)
+    if settings.crop is None:
+        resolved = replace(resolved, crop=fitting_crop(data, resolved))
+    sampler = TripletSampler(data, training.sample_settings(resolved))
+    assert resolved.units is not None and resolved.maps is not None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(resolved.seed)
+        network = NRRN(resolved.units, resolved.maps, resolved.edge)
+    if parent is not None:
+        network.load_state_dict(parent.network.state_dict())
+    return Job(
+        network,
+        sampler,
+        resolved,
+        sampler.example(SAMPLE_SIZE),
+        tuple(data),
+        fingerprint(data, parent),
+        parent,
+    )
+
+
+def with_architecture(settings: TrainSettings, parent: Model | None) -> TrainSettings:
+    """Take the architecture of the model to fine-tune, or refuse another one."""
+    if parent is None:
+        return settings
+    for name, asked in (("units", settings.units), ("maps", settings.maps)):
+        has = getattr(parent, name)
+        if asked is not None and asked != has:
+            raise ValueError(
+                f"{name} is {asked}, but the model to fine-tune, {parent.name}, has {has}: "
+                f"leave {name} out."
+            )
+    return replace(settings, units=parent.units, maps=parent.maps, edge=parent.edge)
+
+
+def fitting_crop(stacks: Sequence[TrainingStack], settings: TrainSettings) -> int:
+    """Return the largest crop up to the default that leaves room to hold a part out."""
+    assert settings.crop is not None
+    for crop in range(settings.crop, SMALLEST_CROP - 1, -8):
+        try:
+            for stack in stacks:
+                split(stack, training.sample_settings(replace(settings, crop=crop)))
+        except ValueError:
+            continue
+        return crop
+    return SMALLEST_CROP  # The sampler says which stack is too small, and why.
+
+
+def read_stacks(
+    stacks: Sequence[NDArray[Any] | str | Path],
+    intensity: tuple[float, float] | None,
+    progress: Progress,
+) -> list[TrainingStack]:
+    """Read stacks into memory; every channel and time point is a stack of its own."""
+    if not stacks:
+        raise ValueError("No stack was given, but training needs at least one: name a file.")
+    budget = min(MEMORY_LIMIT, psutil.virtual_memory().available // 4) // len(stacks)
+    read = []
+    for source in stacks:
+        with open_volume(source) as volume:
+            for note in volume.notes:
+                progress.message(note)
+            shape = volume.shape
+            for channel in range(shape.c):
+                for time_point in range(shape.t):
+                    part = read_part(
+                        volume, channel, time_point, budget // (shape.c * shape.t), progress
+                    )
+                    span = grey_range(_InMemory(part), asked=intensity)
+                    if span.constant:
+                        raise ValueError(
+                            f"{volume.name} has the same grey value {span.low:g} everywhere, so "
+                            "there is nothing to learn: give another stack."
+                        )
+                    name = volume.name
+                    if shape.c * shape.t > 1:
+                        name += f" (channel {channel}, time {time_point})"
+                    read.append(
+                        TrainingStack(without_invalid(part, name, progress), tuple(span), name)
+                    )
+    return read
+
+
+@dataclass(frozen=True)
+class _InMemory:
+    """An array as a source of slices."""
+
+    array: NDArray[Any]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        z, y, x = self.array.shape
+        return z, y, x
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.array.dtype
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        return self.array[start:stop]
+
+
+def read_part(
+    volume: Volume, channel: int, time_point: int, budget: int, progress: Progress
+) -> NDArray[Any]:
+    """Read a stack, or as many runs of its slices, evenly spread, as the budget holds."""
+    depth, height, width = volume.shape.z, volume.shape.y, volume.shape.x
+    slices = max(RUN, budget // (height * width * volume.dtype.itemsize))
+    if depth <= slices:
+        return volume.read(0, depth, channel=channel, time=time_point)
+    runs = slices // RUN
+    starts = np.linspace(0, depth - RUN, runs).astype(int)
+    progress.message(
+        f"{volume.name} has {depth} slices; {runs * RUN} of them, {runs} runs of {RUN} spread over "
+        "its depth, fit into the memory for training data."
+    )
+    return np.concatenate(
+        [volume.read(int(z), int(z) + RUN, channel=channel, time=time_point) for z in starts]
+    )
+
+
+def without_invalid(stack: NDArray[Any], name: str, progress: Progress) -> NDArray[Any]:
+    """Fill NaN, infinite values and registration padding from the nearest valid pixels."""
+    filled = 0
+    result = stack
+    for z, image in enumerate(stack):
+        invalid = invalid_mask(image)
+        if invalid is None:
+            continue
+        if result is stack:
+            result = stack.copy()
+        filled += int(invalid.sum())
+        if not invalid.all():
+            result[z] = fill_invalid(image, invalid)
+    if filled:
+        progress.message(
+            f"{name}: {filled} pixels are NaN, infinite or black border; they are filled from "
+            "their neighbours for training."
+        )
+    return result
+
+
+def fingerprint(stacks: Sequence[TrainingStack], parent: Model | None) -> str:
+    """Return a hash of the data, and of the model that is fine-tuned."""
+    digest = hashlib.sha256((parent.hash if parent else "").encode())
+    for stack in stacks:
+        digest.update(f"{stack.array.shape} {stack.array.dtype} {stack.intensity}".encode())
+        for image in stack.array:
+            digest.update(np.ascontiguousarray(image).data)
+    return digest.hexdigest()
+
+
+# While it runs ------------------------------------------------------------------------------------
+
+
+def write_course(files: Beside, history: training.History, settings: TrainSettings) -> None:
+    """Write the loss curve as CSV and PNG."""
+    validation = dict(history.validation)
+    table = io.StringIO()
+    rows = csv.writer(table)
+    rows.writerow(["step", "loss", "learning_rate", "validation_error"])
+    for index, (loss, rate) in enumerate(zip(history.losses, history.rates, strict=True), 1):
+        rows.writerow([index, repr(loss), f"{rate:.4g}", repr(validation.get(index, ""))[0:]])
+    write_whole(files.losses, table.getvalue().encode())
+    steps = list(validation)
+    loss_curve(
+        range(1, history.step + 1),
+        history.losses,
+        steps,
+        [validation[step] for step in steps],
+        files.curve,
+        criterion=criterion(settings),
+    )
+
+
+def criterion(settings: TrainSettings) -> str:
+    """Return the name of what chooses the best model."""
+    if settings.objective == "clean":
+        return "Held-out weighted error"
+    return "Held-out error at masked pixels"
+
+
+@torch.no_grad()
+def denoised_sample(
+    network: NRRN, example: Batch, settings: TrainSettings
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the example's centre, noisy and denoised, (Y, X)."""
+    previous, centre, following = (
+        torch.from_numpy(part).to(settings.device or "cpu")
+        for part in (example.previous, example.centre, example.following)
+    )
+    mean = 0.5 * (network(previous, centre) + network(following, centre))
+    return example.centre[0, 0], mean[0, 0].float().cpu().numpy()
+
+
+# After the training -------------------------------------------------------------------------------
+
+
+def keep_best(files: Beside, job: Job, ended: str, description: str, licence: str) -> TrainReport:
+    """Write the best model in the checkpoint of a training that did not finish."""
+    header, tensors = training.read_checkpoint(files.checkpoint)
+    history = training.History(
+        tensors["history.losses"].tolist(),
+        tensors["history.rates"].tolist(),
+        [(int(step), float(error)) for step, error in header["validation"]],
+        header["seconds"],
+    )
+    best = {
+        name.removeprefix("best."): tensor
+        for name, tensor in tensors.items()
+        if name.startswith("best.")
+    }
+    return write_model(files, job, ended, history, best, description, licence)
+
+
+def write_model(
+    files: Beside,
+    job: Job,
+    ended: str,
+    history: training.History,
+    best: dict[str, Tensor],
+    description: str,
+    licence: str,
+) -> TrainReport:
+    """Write the model with its card."""
+    assert history.best is not None
+    best_step, best_error = history.best
+    network = NRRN(job.network.units, job.network.maps, job.network.edge)
+    network.load_state_dict(best)
+    settings = job.settings
+    spans = {stack.intensity for stack in job.stacks}
+    noise = {"poisson": settings.poisson, "gaussian": settings.gaussian}
+    card = {
+        "description": description,
+        "licence": licence,
+        "intensity": spans.pop() if len(spans) == 1 else None,
+        "training": {
+            "objective": settings.objective,
+            "data": [
+                {
+                    "name": stack.name,
+                    "shape": stack.array.shape,
+                    "dtype": stack.array.dtype.name,
+                    "intensity": stack.intensity,
+                }
+                for stack in job.stacks
+            ],
+            "data_sha256": job.fingerprint,
+            "noise": noise if any(noise.values()) else None,
+            "settings": asdict(settings),
+            "fine_tuned_from": (
+                {"name": job.parent.name, "hash": job.parent.hash} if job.parent else None
+            ),
+            "ended": ended,
+            "steps": history.step,
+            "best_step": best_step,
+            "criterion": criterion(settings),
+            "best_error": best_error,
+            "seed": settings.seed,
+            "device": describe(torch.device(settings.device or "cpu")),
+            "seconds": round(history.seconds, 1),
+            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "torch": torch.__version__,
+            "history": {
+                "loss": training.thinned(history.losses),
+                "validation": history.validation,
+            },
+        },
+    }
+    model = save_model(files.model, network, card)
+    return TrainReport(
+        model=model,
+        ended=ended,
+        steps=history.step,
+        best_step=best_step,
+        best_error=best_error,
+        seconds=history.seconds,
+        files=(files.curve, files.losses, files.sample),
+    )

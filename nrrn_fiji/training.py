@@ -1,0 +1,520 @@
+"""The training loop: read it from top to bottom.
+
+:func:`train` takes a network and a sampler of triplets and minimises an objective.  It checkpoints,
+resumes exactly, validates on held-out crops a running average of the weights, and hands the best
+of them to a callback.  What is drawn or written beside that is the callbacks' business; this module
+must never know about files of images, model cards or screens.
+
+Source: nrrn.md of the method, "Training in the paper" and "What training experiments showed".
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from nrrn_fiji.files import write_whole
+from nrrn_fiji.network import NRRN
+from nrrn_fiji.objectives import consensus, weighted_squared_error
+from nrrn_fiji.progress import Cancelled, NoProgress, Progress
+from nrrn_fiji.settings import TrainSettings
+from nrrn_fiji.triplets import Batch, SampleSettings, TripletSampler
+
+__all__ = [
+    "Diverged",
+    "History",
+    "Snapshot",
+    "learning_rate",
+    "resolve",
+    "sample_settings",
+    "train",
+]
+
+PAPER = dict(
+    objective="consensus",
+    units=4,
+    maps=64,
+    crop=256,
+    batch=16,
+    rate=1e-4,
+    schedule="halving",
+    clip=0.0,
+    average=0.0,
+    levels="uniform",
+    rescale=(0.5, 2.0),
+    steps=15360,
+)
+"""The paper's settings: 30 epochs of 8190 crops, the rate halved every 10 epochs."""
+
+EPOCH_CROPS = 8190
+"""Crops in an epoch of the paper."""
+
+CPU = dict(units=3, maps=32, crop=64, batch=8, rate=1e-3, steps=3000)
+GPU = dict(units=4, maps=64, crop=128, batch=16, rate=5e-4, steps=20000)
+
+VALIDATION_CROPS = 40
+VALIDATION_SIZE = 96
+WARM_UP = 0.02
+"""Fraction of the training in which the cosine schedule rises to the full rate."""
+
+
+class Diverged(ArithmeticError):
+    """The loss is not a number any more; the message says what was kept and what to try."""
+
+
+@dataclass
+class History:
+    """What happened so far.
+
+    ``losses[i]`` and ``rates[i]`` belong to step i + 1; ``validation`` holds (step, error) pairs.
+    """
+
+    losses: list[float] = field(default_factory=list)
+    rates: list[float] = field(default_factory=list)
+    validation: list[tuple[int, float]] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def step(self) -> int:
+        """Number of steps taken."""
+        return len(self.losses)
+
+    @property
+    def best(self) -> tuple[int, float] | None:
+        """Step and error of the best validation."""
+        return min(self.validation, key=lambda pair: pair[1]) if self.validation else None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What the callback is shown after every validation."""
+
+    network: NRRN
+    """The validated network (averaged weights), in evaluation mode, on the training device."""
+    history: History
+    is_best: bool
+    best_state: dict[str, Tensor]
+    """Weights of the best network so far, on the CPU."""
+
+
+def resolve(
+    settings: TrainSettings, *, device: torch.device, precision: str, objective: str
+) -> TrainSettings:
+    """Fill in what was left out: the preset's values, or what suits the device.
+
+    Parameters
+    ----------
+    settings
+        As asked for.
+    device
+        Where the training runs.
+    precision
+        ``"fp32"`` or ``"bf16"``.
+    objective
+        The objective to use if neither the settings nor their preset name one.
+
+    Raises
+    ------
+    ValueError
+        If settings contradict each other.
+    """
+    if settings.steps is not None and settings.minutes is not None:
+        raise ValueError(
+            f"steps is {settings.steps} and minutes is {settings.minutes:g}, but only one of them "
+            "can set the length of the training: leave one out."
+        )
+    if precision == "fp16":
+        raise ValueError('precision is "fp16", but training needs "fp32" or "bf16": choose one.')
+    machine = GPU if device.type in ("cuda", "mps") else CPU
+    defaults: dict[str, Any] = {"schedule": "cosine", "objective": objective, **machine}
+    if settings.minutes is not None:
+        del defaults["steps"]
+    chosen: dict[str, Any] = {"device": str(device), "precision": precision}
+    preset = PAPER if settings.preset == "paper" else {}
+    for name in {**defaults, **preset}:
+        asked = getattr(settings, name)
+        declared = TrainSettings.__dataclass_fields__[name].default
+        if asked != declared:
+            continue  # What was asked for goes before every preset.
+        if name == "steps" and settings.minutes is not None:
+            continue
+        chosen[name] = preset.get(name, defaults.get(name))
+    resolved = replace(settings, **chosen)
+    if resolved.objective == "clean" and resolved.poisson is None and resolved.gaussian is None:
+        raise ValueError(
+            "objective is clean, but no noise is asked for: give the range of poisson, of "
+            "gaussian, or of both, as in poisson=1,50 gaussian=10,75."
+        )
+    return resolved
+
+
+def sample_settings(settings: TrainSettings) -> SampleSettings:
+    """Return the part of resolved settings that concerns the samples."""
+    return SampleSettings(
+        **{field.name: getattr(settings, field.name) for field in fields(SampleSettings)}
+    )
+
+
+def learning_rate(settings: TrainSettings, step: int, fraction: float) -> float:
+    """Return the learning rate of a step.
+
+    Parameters
+    ----------
+    settings
+        Resolved settings: ``rate``, ``schedule`` and ``batch`` count.
+    step
+        Steps taken before this one.
+    fraction
+        How much of the training is over, in [0, 1].
+    """
+    assert settings.rate is not None and settings.batch is not None
+    if settings.schedule == "halving":
+        return settings.rate * 0.5 ** (step * settings.batch // (10 * EPOCH_CROPS))
+    if settings.schedule == "constant":
+        return settings.rate
+    if fraction < WARM_UP:
+        return settings.rate * max(fraction / WARM_UP, 0.01)
+    over = (fraction - WARM_UP) / (1 - WARM_UP)
+    return settings.rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(over, 1.0))))
+
+
+def train(
+    network: NRRN,
+    sampler: TripletSampler,
+    settings: TrainSettings,
+    *,
+    checkpoint: Path,
+    resume: bool = False,
+    data: str = "",
+    callback: Callable[[Snapshot], None] = lambda snapshot: None,
+    validate_every: int | None = None,
+    progress: Progress | None = None,
+) -> tuple[History, dict[str, Tensor]]:
+    """Train a network in place.
+
+    Parameters
+    ----------
+    network
+        The network to train; its present weights are the start.
+    sampler
+        Makes the samples of every step, and those of the validation.
+    settings
+        Resolved settings (:func:`resolve`).
+    checkpoint
+        File that the state of the training is written to, after every validation and on
+        cancelling; it is removed by nobody.
+    resume
+        Continue from ``checkpoint``.
+    data
+        A fingerprint of the training data, kept in the checkpoint and compared on resuming.
+    callback
+        Called after every validation.
+    validate_every
+        Steps between two validations; a fortieth of the training when left out.
+    progress
+        Told how far the training is, and asked whether to stop.
+
+    Returns
+    -------
+    history, best_state
+        What happened, and the weights of the best network (float32, on the CPU).
+
+    Raises
+    ------
+    Diverged
+        If the loss or a validation error is not finite.
+    Cancelled
+        If the user stopped; the checkpoint is up to date.
+    ValueError
+        If the checkpoint is damaged or belongs to another training.
+    """
+    progress = progress or NoProgress()
+    device = torch.device(settings.device or "cpu")
+    network.to(device, memory_format=torch.channels_last).train().requires_grad_(True)
+    average = copy.deepcopy(network).eval().requires_grad_(False)
+    optimiser = torch.optim.Adam(network.parameters(), lr=0.0, betas=(0.9, 0.999), eps=1e-8)
+    history = History()
+    best_state: dict[str, Tensor] = {}
+    if resume:
+        history, best_state = load_checkpoint(
+            checkpoint, network, average, optimiser, settings, data
+        )
+    every = validate_every or max(25, (settings.steps or 4000) // 40)
+    validation = sampler.validation(VALIDATION_CROPS, VALIDATION_SIZE)
+    clock = time.monotonic() - history.seconds
+
+    def over() -> float:
+        if settings.minutes is not None:
+            return (time.monotonic() - clock) / (60 * settings.minutes)
+        assert settings.steps is not None
+        return history.step / settings.steps
+
+    def save() -> None:
+        history.seconds = time.monotonic() - clock
+        save_checkpoint(
+            checkpoint, network, average, optimiser, settings, data, history, best_state
+        )
+
+    def validate() -> None:
+        nonlocal best_state
+        error = validation_error(average, validation, settings)
+        if not math.isfinite(error):
+            raise diverged(settings, history)
+        history.validation.append((history.step, error))
+        is_best = history.best == (history.step, error)
+        if is_best:
+            best_state = {
+                name: value.detach().to("cpu", copy=True).contiguous()
+                for name, value in average.state_dict().items()
+            }
+        save()
+        callback(Snapshot(average, history, is_best, best_state))
+
+    with reproducible(), ThreadPoolExecutor(max_workers=1) as ahead:
+        coming = ahead.submit(sampler.batch, history.step)
+        while over() < 1:
+            batch = coming.result()
+            coming = ahead.submit(sampler.batch, history.step + 1)
+            rate = learning_rate(settings, history.step, over())
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            loss = objective_value(network, batch, settings)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            if settings.clip > 0:
+                nn.utils.clip_grad_norm_(network.parameters(), settings.clip)
+            value = loss.item()
+            if not math.isfinite(value):
+                raise diverged(settings, history)
+            optimiser.step()
+            follow(average, network, settings.average, history.step)
+            history.losses.append(value)
+            history.rates.append(rate)
+            if history.step % every == 0:
+                validate()
+            tell(progress, settings, history, over())
+            if progress.cancelled:
+                if not best_state:
+                    validate()
+                save()
+                raise Cancelled(
+                    f"Stopped after {history.step} steps; the best model is that of step "
+                    f"{history.best[0] if history.best else history.step}."
+                )
+        if not history.validation or history.validation[-1][0] != history.step:
+            validate()
+        save()
+    return history, best_state
+
+
+def objective_value(network: NRRN, batch: Batch, settings: TrainSettings) -> Tensor:
+    """Run both branches on a batch and return what training minimises."""
+    device = torch.device(settings.device or "cpu")
+    previous, centre, following, target, weight = (
+        torch.from_numpy(part).to(device, non_blocking=True) for part in batch
+    )
+    with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
+        both = network(torch.cat([previous, following]), torch.cat([centre, centre]))
+    a, b = both.float().chunk(2)
+    if settings.objective == "consensus":
+        return consensus(a, b, previous, following)
+    return weighted_squared_error(a, b, target, weight)
+
+
+@torch.no_grad()
+def validation_error(network: NRRN, batches: list[Batch], settings: TrainSettings) -> float:
+    """Return the mean error on held-out samples, lower is better.
+
+    For a clean target it is the weighted squared error that training minimises; otherwise the
+    squared error at masked pixels of the centre, because the consensus loss does not see blur.
+    """
+    judged = replace(settings, objective="clean" if settings.objective == "clean" else "masked")
+    return float(np.mean([objective_value(network, batch, judged).item() for batch in batches]))
+
+
+@torch.no_grad()
+def follow(average: NRRN, network: NRRN, decay: float, step: int) -> None:
+    """Move the running average of the weights towards the network's."""
+    # An average that starts at the initial weights would remember them too long.
+    decay = min(decay, (1 + step) / (10 + step))
+    for slow, fast in zip(average.parameters(), network.parameters(), strict=True):
+        slow.lerp_(fast, 1 - decay)
+
+
+def tell(progress: Progress, settings: TrainSettings, history: History, fraction: float) -> None:
+    """Report how far the training is."""
+    recent = np.mean(history.losses[-50:])
+    text = f"step {history.step}, loss {recent:.4g}"
+    if history.best is not None:
+        text += f", best error {history.best[1]:.4g} (step {history.best[0]})"
+    if settings.minutes is not None:
+        progress.update(min(fraction, 1.0) * settings.minutes * 60, settings.minutes * 60, text)
+    else:
+        progress.update(history.step, settings.steps or history.step, text)
+
+
+def diverged(settings: TrainSettings, history: History) -> Diverged:
+    """Return the sentence for a loss that is not finite."""
+    kept = (
+        f"the best model so far (step {history.best[0]}) is kept"
+        if history.best is not None
+        else "there was no good model yet to keep"
+    )
+    return Diverged(
+        f"The training diverged: the loss is not finite at step {history.step + 1}; {kept}. "
+        f"Try rate={(settings.rate or 1e-3) / 3:.1g} and look for NaN or wrong grey ranges in the "
+        "stack."
+    )
+
+
+@contextmanager
+def reproducible() -> Iterator[None]:
+    """Make cuDNN choose the same algorithms each time, so that a resumed run sees the same loss."""
+    with torch.backends.cudnn.flags(
+        enabled=torch.backends.cudnn.enabled, benchmark=False, deterministic=True
+    ):
+        yield
+
+
+# Checkpoints ------------------------------------------------------------------------------------
+
+
+def save_checkpoint(
+    path: Path,
+    network: NRRN,
+    average: NRRN,
+    optimiser: torch.optim.Adam,
+    settings: TrainSettings,
+    data: str,
+    history: History,
+    best_state: dict[str, Tensor],
+) -> None:
+    """Write everything needed to go on, beside the old checkpoint, then replace that."""
+    tensors: dict[str, Tensor] = {}
+    for prefix, state in (
+        ("network", network.state_dict()),
+        ("average", average.state_dict()),
+        ("best", best_state),
+    ):
+        for name, tensor in state.items():
+            tensors[f"{prefix}.{name}"] = tensor.detach().cpu().contiguous().clone()
+    for name, parameter in network.named_parameters():
+        for moment in ("exp_avg", "exp_avg_sq"):
+            if parameter in optimiser.state:
+                tensors[f"{moment}.{name}"] = (
+                    optimiser.state[parameter][moment].detach().cpu().contiguous().clone()
+                )
+    tensors["history.losses"] = torch.tensor(history.losses, dtype=torch.float64)
+    tensors["history.rates"] = torch.tensor(history.rates, dtype=torch.float64)
+    header = json.dumps(
+        {
+            "settings": asdict(settings),
+            "data": data,
+            "validation": history.validation,
+            "seconds": history.seconds,
+        }
+    )
+    write_whole(path, save(tensors, {"nrrn.checkpoint": header}))
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return header and tensors of a checkpoint.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    ValueError
+        If it is damaged or something else.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"There is no checkpoint {path} to resume from: start without resuming."
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads(file.metadata()["nrrn.checkpoint"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return header, tensors
+    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError, OSError) as error:
+        raise ValueError(
+            f"The checkpoint {path} is damaged or not a checkpoint ({error}): start again without "
+            "resuming."
+        ) from error
+
+
+def load_checkpoint(
+    path: Path,
+    network: NRRN,
+    average: NRRN,
+    optimiser: torch.optim.Adam,
+    settings: TrainSettings,
+    data: str,
+) -> tuple[History, dict[str, Tensor]]:
+    """Put a checkpoint's state into network, average and optimiser; see :func:`train`."""
+    header, tensors = read_checkpoint(path)
+    then, now = header["settings"], json.loads(json.dumps(asdict(settings)))
+    changed = [name for name in now if now[name] != then.get(name)]
+    if changed:
+        raise ValueError(
+            f"The checkpoint {path} was made with "
+            + ", ".join(f"{name}={then.get(name)} (now {now[name]})" for name in changed)
+            + ": ask for the same settings again, or start without resuming."
+        )
+    if header["data"] != data:
+        raise ValueError(
+            f"The checkpoint {path} was made with other training data: give the same stacks, or "
+            "start without resuming."
+        )
+
+    def part(prefix: str) -> dict[str, Tensor]:
+        return {
+            name.removeprefix(prefix + "."): tensor
+            for name, tensor in tensors.items()
+            if name.startswith(prefix + ".")
+        }
+
+    try:
+        network.load_state_dict(part("network"))
+        average.load_state_dict(part("average"))
+        first, second = part("exp_avg"), part("exp_avg_sq")
+        losses, rates = tensors["history.losses"].tolist(), tensors["history.rates"].tolist()
+        history = History(
+            losses, rates, [(int(s), float(e)) for s, e in header["validation"]], header["seconds"]
+        )
+        for name, parameter in network.named_parameters():
+            optimiser.state[parameter] = {
+                "step": torch.tensor(float(history.step)),
+                "exp_avg": first[name].to(parameter).clone(memory_format=torch.preserve_format),
+                "exp_avg_sq": second[name].to(parameter).clone(),
+            }
+    except (RuntimeError, KeyError) as error:
+        raise ValueError(
+            f"The checkpoint {path} does not fit this training ({error}): start again without "
+            "resuming."
+        ) from error
+    return history, part("best")
+
+
+def thinned(values: list[float], most: int = 200) -> list[list[float]]:
+    """Return (step, mean value) pairs of at most ``most`` equal stretches, for a model's card."""
+    if not values:
+        return []
+    parts: list[NDArray[np.float64]] = np.array_split(np.asarray(values), min(most, len(values)))
+    ends = np.cumsum([len(part) for part in parts])
+    return [[int(end), float(part.mean())] for end, part in zip(ends, parts, strict=True)]
