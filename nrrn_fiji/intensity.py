@@ -1,0 +1,279 @@
+"""Grey values: one mapping of a whole volume to about [0, 1], and back, with every type kept.
+
+The network works on grey values scaled so that the useful range is about [0, 1].  The mapping
+belongs to a *volume*: this module must never choose it per slice, slab or tile (brightness would
+jump between them) and never clip (dark and bright detail outside of the percentiles is real).
+What the network found is added to the original pixels, so that a network that changes nothing
+returns exactly the input.
+
+It also knows which pixels hold no image: NaN, infinite values, and black borders that
+registration left.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+__all__ = [
+    "GreyRange",
+    "Source",
+    "check_dtype",
+    "fill_invalid",
+    "grey_range",
+    "invalid_mask",
+    "restore",
+    "to_unit",
+]
+
+DTYPES = ("uint8", "int8", "uint16", "int16", "float32", "float64")
+
+SAMPLED_SLICES = 64
+SAMPLED_PIXELS = 4_000_000
+PERCENTILES = (0.1, 99.9)
+
+SHORTEST_PADDING = 32
+"""Pixels: a run of zeros along a side that is shorter is dark noise, not padding."""
+
+LARGEST_UNIT = 1e4
+"""Largest value given to the network: far beyond any image, far below where sums overflow."""
+
+CHUNK = 1 << 20
+"""Pixels that are brought back to grey values at a time; bounds the memory of the fp64 sum."""
+
+
+class Source(Protocol):
+    """A volume that is read slab by slab."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(Z, Y, X)."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the pixels."""
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """Return slices ``start`` … ``stop - 1``, (stop - start, Y, X)."""
+
+
+class GreyRange(NamedTuple):
+    """The grey values that map to 0 and to 1."""
+
+    low: float
+    high: float
+
+    @property
+    def constant(self) -> bool:
+        """Whether there is no range at all: all pixels that were looked at are equal."""
+        return self.low == self.high
+
+
+def check_dtype(dtype: Any) -> np.dtype[Any]:
+    """Return ``dtype`` in native byte order if it can be denoised.
+
+    Raises
+    ------
+    TypeError
+        For anything but (u)int8, (u)int16, float32 and float64.
+    """
+    native = np.dtype(dtype).newbyteorder("=")
+    if native.name in DTYPES:
+        return native
+    if native.kind == "c":
+        hint = "denoise its real and imaginary part, or its magnitude, on their own"
+    elif native.kind == "b":
+        hint = "a mask holds no noise to remove; pass the grey-value image"
+    elif native.names is not None:
+        hint = "split colours into channels, and denoise each on its own"
+    else:
+        hint = "convert it first, to float32 or uint16 say"
+    raise TypeError(f"The pixels are {native}, but {', '.join(DTYPES)} are accepted: {hint}.")
+
+
+def grey_range(*sources: Source, asked: tuple[float, float] | None = None) -> GreyRange:
+    """Choose the grey values that map to 0 and 1.
+
+    Parameters
+    ----------
+    sources
+        One volume, or all time points of one channel, of one type.
+    asked
+        The range a user asked for; it is checked and returned.
+
+    Returns
+    -------
+    GreyRange
+        8-bit: the type's range, (0, 255) or (-128, 127), without reading.  Else the 0.1 and 99.9
+        percentiles of pixels sampled over all of Z (up to 64 slices per source, 4 million pixels
+        in all, always the same ones), without NaN, infinite values and registration padding; the
+        extremes where the percentiles coincide.  ``constant`` is true where those coincide too.
+
+    Raises
+    ------
+    ValueError
+        If ``asked`` is not an increasing pair of finite numbers, or no pixel is valid.
+    TypeError
+        If the type cannot be denoised.
+    """
+    dtype = check_dtype(sources[0].dtype)
+    if asked is not None:
+        low, high = asked
+        if not (np.isfinite(low) and np.isfinite(high) and low < high):
+            raise ValueError(
+                f"intensity is {low:g},{high:g}, but it must be two finite grey values, the lower "
+                "one first: give LO,HI, or leave it out to have the range measured."
+            )
+        return GreyRange(float(low), float(high))
+    if dtype.itemsize == 1:
+        limits = np.iinfo(dtype)
+        return GreyRange(float(limits.min), float(limits.max))
+    values = np.concatenate([_sample(source, SAMPLED_PIXELS // len(sources)) for source in sources])
+    if not values.size:
+        raise ValueError(
+            "The image has no valid pixel: all are NaN, infinite or black border. "
+            "Check the file, or the channel, that was given."
+        )
+    low, high = np.percentile(values, PERCENTILES)
+    if low == high:
+        low, high = values.min(), values.max()
+    return GreyRange(float(low), float(high))
+
+
+def _sample(source: Source, most: int) -> NDArray[np.float64]:
+    """Return up to ``most`` valid pixels from slices evenly spread over Z, reproducibly."""
+    depth = source.shape[0]
+    count = min(depth, SAMPLED_SLICES)
+    per_slice = max(1, most // count)
+    # Random positions: a regular grid would alias with line noise.
+    rng = np.random.default_rng(0)
+    parts = []
+    for z in np.unique(np.linspace(0, depth - 1, count).round().astype(int)):
+        image = np.asarray(source.read(int(z), int(z) + 1))[0]
+        invalid = invalid_mask(image)
+        values = image.ravel() if invalid is None else image[~invalid]
+        if values.size > per_slice:
+            values = values[rng.integers(values.size, size=per_slice)]
+        parts.append(values.astype(np.float64))
+    return np.concatenate(parts)
+
+
+def invalid_mask(image: NDArray[Any]) -> NDArray[np.bool_] | None:
+    """Find the pixels of a slice that hold no image.
+
+    Parameters
+    ----------
+    image
+        (Y, X), any accepted type.
+
+    Returns
+    -------
+    ndarray or None
+        (Y, X), true at NaN, at infinite values and in registration padding; None if all pixels
+        are valid.  Padding are pixels that equal 0 (or are NaN) and are reached straight from a
+        side of the slice through such pixels only, starting in a run along that side of at least
+        32 pixels and an eighth of the side: the wedges and stripes that shifting and rotating
+        leave, but not dark noise that happens to be 0.
+    """
+    floating = image.dtype.kind == "f"
+    mask = ~np.isfinite(image) if floating else np.zeros(image.shape, np.bool_)
+    # Padding shows on a side; a slice without zeros there needs no further look.
+    sides = (image[0], image[-1], image[:, 0], image[:, -1])
+    if any(_long_runs(_empty(side)).any() for side in sides):
+        empty = _empty(image)
+        for view, found in (
+            (empty, mask),
+            (empty[::-1], mask[::-1]),
+            (empty.T, mask.T),
+            (empty.T[::-1], mask.T[::-1]),
+        ):
+            columns = np.flatnonzero(_long_runs(view[0]))
+            if columns.size:
+                found[:, columns] |= np.logical_and.accumulate(view[:, columns], axis=0)
+    return mask if mask.any() else None
+
+
+def _empty(pixels: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return where ``pixels`` are 0 or NaN."""
+    empty = pixels == 0
+    if pixels.dtype.kind == "f":
+        empty |= np.isnan(pixels)
+    return empty
+
+
+def _long_runs(line: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Keep the runs of true values that are long enough to be padding along a side."""
+    shortest = max(SHORTEST_PADDING, -(-line.size // 8))
+    edges = np.flatnonzero(np.diff(line, prepend=False, append=False))
+    kept = np.zeros(line.size, np.bool_)
+    for start, stop in zip(edges[::2], edges[1::2], strict=True):
+        if stop - start >= shortest:
+            kept[start:stop] = True
+    return kept
+
+
+def fill_invalid(image: NDArray[Any], invalid: NDArray[np.bool_]) -> NDArray[Any]:
+    """Return a copy of a slice whose invalid pixels have the value of the nearest valid one.
+
+    ``image`` and ``invalid`` are (Y, X); at least one pixel is valid.  The network sees the copy,
+    so that a border or a dead pixel does not leak into the pixels around it.
+    """
+    nearest = ndimage.distance_transform_edt(invalid, return_distances=False, return_indices=True)
+    return image[tuple(nearest)]
+
+
+def to_unit(image: NDArray[Any], span: tuple[float, float]) -> NDArray[np.float32]:
+    """Map grey values to the network's scale: ``low`` to 0 and ``high`` to 1, extrapolated.
+
+    Values are finite.  Only beyond 10,000 times the range are they held, because sums would
+    overflow there.
+    """
+    low, high = span
+    unit = (image.astype(np.float64) - low) / (high - low)
+    return np.clip(unit, -LARGEST_UNIT, LARGEST_UNIT, out=unit).astype(np.float32)
+
+
+def restore(
+    image: NDArray[Any],
+    change: NDArray[np.float32],
+    span: tuple[float, float],
+    dtype: np.dtype[Any] | None = None,
+) -> NDArray[Any]:
+    """Add what the network found to the original pixels.
+
+    Parameters
+    ----------
+    image
+        (Y, X), the original.
+    change
+        (Y, X), f − centre on the network's scale.
+    span
+        The grey values that map to 0 and 1.
+    dtype
+        Type of the result; that of ``image`` when left out.
+
+    Returns
+    -------
+    ndarray
+        (Y, X) ``image + (high - low) * change``, summed in fp64; for integer types rounded half
+        to even and saturated at the ends of the type.  Exactly ``image`` where ``change`` is 0.
+    """
+    dtype = image.dtype if dtype is None else dtype
+    result = np.empty(image.shape, dtype)
+    scale = float(span[1]) - float(span[0])
+    rows = max(1, CHUNK // max(1, image.shape[1]))
+    for start in range(0, image.shape[0], rows):
+        part = slice(start, start + rows)
+        # NaN and infinite pixels are put back by the caller; their sums are of no interest.
+        with np.errstate(invalid="ignore", over="ignore"):
+            total = change[part].astype(np.float64)
+            total *= scale
+            total += image[part]
+            if dtype.kind in "iu":
+                limits = np.iinfo(dtype)
+                np.clip(np.rint(total, out=total), limits.min, limits.max, out=total)
+            result[part] = total
+    return result
