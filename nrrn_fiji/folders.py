@@ -1,0 +1,301 @@
+"""Folders and lists of single-slice images, read and written as one volume.
+
+Slices are opened one at a time, so that a stack of thousands of files needs no more memory than
+one of them.  This module must never guess the order of slices by time: natural order of names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import imageio.v3 as imageio
+import numpy as np
+from numpy.typing import NDArray
+
+from .image import ImageMetadata, Volume, VolumeShape, VolumeWriter, check_dtype
+from .tiff import TiffSlabWriter, TiffVolume, create_tiff, stem
+
+__all__ = [
+    "SLICE_SUFFIXES",
+    "FolderVolume",
+    "FolderWriter",
+    "create_folder",
+    "natural_order",
+    "output_files",
+    "slices_in",
+]
+
+Array = NDArray[Any]
+
+TIFF_SUFFIXES = (".tif", ".tiff")
+SLICE_SUFFIXES = (*TIFF_SUFFIXES, ".png", ".bmp", ".jpg", ".jpeg")
+
+
+def natural_order(path: Path) -> list[tuple[int, int | str]]:
+    """Return a sorting key that puts slice2 before slice10."""
+    parts = re.split(r"(\d+)", path.name)
+    return [(0, int(part)) if part.isdecimal() else (1, part.lower()) for part in parts]
+
+
+def slices_in(folder: Path) -> list[Path]:
+    """Return the images of a folder in natural order.
+
+    Raises
+    ------
+    ValueError
+        If there are none, or if they are of different file types.
+    """
+    files = [
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in SLICE_SUFFIXES and not path.name.startswith(".")
+    ]
+    if not files:
+        raise ValueError(
+            f"{folder} holds zero slices: a folder must hold images named "
+            f"*{', *'.join(SLICE_SUFFIXES)}."
+        )
+    kinds = {"tiff" if path.suffix.lower() in TIFF_SUFFIXES else path.suffix for path in files}
+    if len(kinds) > 1:
+        raise ValueError(
+            f"{folder} holds images of different file types ({', '.join(sorted(kinds))}): say "
+            f'which are the slices, e.g. "{folder}/*{files[0].suffix}".'
+        )
+    return sorted(files, key=natural_order)
+
+
+class PictureVolume(Volume):
+    """One slice in a PNG, BMP or JPEG file."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            facts = imageio.improps(path)
+        except OSError as error:
+            if isinstance(error, FileNotFoundError):
+                raise
+            raise ValueError(f"{path} is not an image that can be read: check the file.") from error
+        if len(facts.shape) != 2:
+            raise ValueError(
+                f"{path} is a colour (RGB) image, but grey values are needed: convert it with "
+                "Image > Type > 8-bit in Fiji."
+            )
+        shape = VolumeShape(1, 1, 1, *facts.shape)
+        metadata = ImageMetadata("folder", axes="YX")
+        super().__init__(stem(path), path, shape, check_dtype(facts.dtype, str(path)), metadata)
+
+    def _read_plane(self, out: Array, t: int, c: int, z: int) -> None:
+        assert self.path is not None
+        try:
+            out[...] = imageio.imread(self.path)
+        except (OSError, SyntaxError, ValueError) as error:
+            if isinstance(error, FileNotFoundError):
+                raise
+            raise ValueError(
+                f"{self.path} is damaged or incomplete ({error}): copy it again."
+            ) from error
+
+    def _identity(self) -> str:
+        assert self.path is not None
+        status = self.path.stat()
+        return f"{status.st_size} {status.st_mtime_ns}"
+
+    def close(self) -> None:
+        """Return at once: the file is open only while it is read."""
+
+
+def _open_slice(path: Path) -> Volume:
+    """Open a file that must hold one slice."""
+    if path.suffix.lower() not in TIFF_SUFFIXES:
+        return PictureVolume(path)
+    volume = TiffVolume(path, probe=False)
+    if volume.shape.planes > 1:
+        volume.close()
+        raise ValueError(
+            f"{path} holds {volume.shape.planes} planes, but every file of a folder must be a "
+            "single slice: give the stack itself instead of the folder."
+        )
+    return volume
+
+
+class FolderVolume(Volume):
+    """Single-slice images, one file per slice.
+
+    Parameters
+    ----------
+    paths
+        The slices in their order.
+    name
+        What the stack is called.
+    path
+        The folder; None for files from several.
+
+    Raises
+    ------
+    ValueError
+        If slices differ in size or type, or if one cannot be read.
+    """
+
+    def __init__(self, paths: Sequence[Path], name: str, path: Path | None) -> None:
+        self._paths = list(paths)
+        with _open_slice(self._paths[0]) as first:
+            plane, dtype, said = first.shape, first.dtype, first.metadata
+            compressed = isinstance(first, TiffVolume) and first.data_offset is None
+            if compressed:
+                first.read(0, 1)
+        for other in self._paths[1:]:
+            with _open_slice(other) as volume:
+                if volume.shape != plane or volume.dtype != dtype:
+                    raise ValueError(
+                        f"{other} is {volume.shape.y} x {volume.shape.x} of {volume.dtype}, but "
+                        f"{self._paths[0].name} is {plane.y} x {plane.x} of {dtype}: all slices "
+                        "must have one size and type; move what does not belong to the stack."
+                    )
+        labels = tuple(stem(p) for p in self._paths)
+        metadata = ImageMetadata(
+            "folder",
+            byteorder=said.byteorder,
+            voxel_size=said.voxel_size,
+            voxel_unit=said.voxel_unit,
+            labels=labels,
+            luts=said.luts,
+            ranges=said.ranges,
+            info=said.info,
+            properties=said.properties,
+            lines=said.lines,
+            resolution=said.resolution,
+            resolution_unit=said.resolution_unit,
+            white_is_zero=said.white_is_zero,
+            colormap=said.colormap,
+            software=said.software,
+            datetime=said.datetime,
+            tags=said.tags,
+        )
+        super().__init__(name, path, plane._replace(z=len(self._paths)), dtype, metadata)
+
+    def _read_plane(self, out: Array, t: int, c: int, z: int) -> None:
+        with _open_slice(self._paths[z]) as volume:
+            if volume.shape[3:] != self.shape[3:] or volume.dtype != self.dtype:
+                raise ValueError(
+                    f"{self._paths[z]} changed while it was in use: run again when all slices are "
+                    "written."
+                )
+            out[...] = volume.read(0, 1)[0]
+
+    def slice_name(self, z: int) -> str:
+        return stem(self._paths[z])
+
+    def slice_metadata(self, z: int, *, channel: int = 0, time: int = 0) -> ImageMetadata:
+        with _open_slice(self._paths[z]) as volume:
+            return volume.metadata
+
+    def _identity(self) -> str:
+        digest = hashlib.sha256()
+        for path in self._paths:
+            status = path.stat()
+            digest.update(f"{path.name} {status.st_size} {status.st_mtime_ns}\n".encode())
+        return digest.hexdigest()
+
+    def close(self) -> None:
+        """Return at once: no file is open between slices."""
+
+
+class FolderWriter(VolumeWriter):
+    """Writes every plane into a single-slice TIFF of its own.
+
+    Parameters
+    ----------
+    path
+        The folder.
+    shape, dtype
+        Of the whole output.
+    files
+        For every plane (channel fastest, then slice, then time) its file, already laid out.
+    """
+
+    def __init__(
+        self, path: Path, shape: VolumeShape, dtype: np.dtype[Any], files: Sequence[Path]
+    ) -> None:
+        super().__init__(path, shape, dtype)
+        self._files = list(files)
+
+    def _write_plane(self, plane: Array, t: int, c: int, z: int) -> None:
+        file = self._files[(t * self.shape.z + z) * self.shape.c + c]
+        # Closing syncs, so that a slice is whole on the disk before the next one starts.
+        with _reopen_slice(file, self.shape, self.dtype) as writer:
+            writer.write(0, plane[np.newaxis])
+
+    def flush(self) -> None:
+        """Return at once: slices are synced one by one."""
+
+    def close(self) -> None:
+        """Return at once: no file is open between slices."""
+
+
+def _reopen_slice(file: Path, shape: VolumeShape, dtype: np.dtype[Any]) -> TiffSlabWriter:
+    """Return a writer for one slice of an output folder."""
+    with TiffVolume(file, probe=False) as slice_:
+        fits = slice_.shape == VolumeShape(1, 1, 1, shape.y, shape.x) and slice_.dtype == dtype
+        if not fits or slice_.data_offset is None:
+            raise ValueError(f"{file} is not the slice that was begun: start again (--restart).")
+        return TiffSlabWriter(
+            file, slice_.shape, dtype, slice_.data_offset, slice_.metadata.byteorder
+        )
+
+
+def output_files(folder: Path, like: Volume, shape: VolumeShape, slices: range) -> list[Path]:
+    """Return the files of an output folder, named as the slices of the input."""
+    names = []
+    for t in range(shape.t):
+        for z in slices:
+            for c in range(shape.c):
+                name = like.slice_name(z)
+                name += f"_t{t:03d}" if shape.t > 1 else ""
+                name += f"_c{c}" if shape.c > 1 else ""
+                names.append(name)
+    if len(set(names)) < len(names):
+        digits = len(str(len(names) - 1))
+        names = [f"{name}_{i:0{digits}d}" for i, name in enumerate(names)]
+    return [folder / f"{name}.tif" for name in names]
+
+
+def create_folder(
+    folder: Path,
+    like: Volume,
+    *,
+    shape: VolumeShape,
+    dtype: np.dtype[Any],
+    slices: range,
+    same_values: bool,
+    provenance: dict[str, Any] | None,
+) -> FolderWriter:
+    """Lay out a folder of single-slice TIFFs, each with what its input slice said."""
+    files = output_files(folder, like, shape, slices)
+    folder.mkdir(parents=True)
+    single = VolumeShape(1, 1, 1, shape.y, shape.x)
+    for i, file in enumerate(files):
+        t, z, c = np.unravel_index(i, (shape.t, shape.z, shape.c))
+        said = like.slice_metadata(
+            slices[int(z)],
+            channel=min(int(c), like.shape.c - 1),
+            time=min(int(t), like.shape.t - 1),
+        )
+        one = said.selected(single, single, range(1), same_values=same_values)
+        create_tiff(
+            file,
+            one,
+            like=single,
+            shape=single,
+            dtype=dtype,
+            slices=range(1),
+            provenance=provenance,
+        )
+    descriptor = os.open(folder, os.O_RDONLY) if os.name == "posix" else None
+    if descriptor is not None:
+        os.fsync(descriptor)
+        os.close(descriptor)
+    return FolderWriter(folder, shape, dtype, files)

@@ -1,0 +1,633 @@
+"""TIFF files: ImageJ's, OME's and plain ones, read by tifffile and written in place.
+
+Outputs are laid out once, full size, with all their metadata; planes are then written at their
+offsets with plain file I/O.  So memory does not grow with the file (the pages of a memory map
+count as memory), and every plane that was written survives a killed process.  This module must
+never hold more than one plane beside the caller's slab, and never alter a file it reads.
+
+Sources: TIFF 6.0; ImageJ's ``ij.io.TiffEncoder`` and ``ij.io.FileSaver.getDescriptionString``;
+OME-TIFF specification, https://docs.openmicroscopy.org/ome-model/
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import logging
+import math
+import os
+import re
+import shutil
+import struct
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from . import ome
+from .image import (
+    ImageMetadata,
+    Volume,
+    VolumeShape,
+    VolumeWriter,
+    check_dtype,
+    provenance_line,
+)
+
+__all__ = ["TiffSlabWriter", "TiffVolume", "create_tiff", "disk_full", "is_ome_name", "stem"]
+
+Array = NDArray[Any]
+
+# Classic TIFF holds 4 GiB; ImageJ's own form beyond that is one truncated IFD that others cannot
+# read.  The difference is room for metadata and the directories of the planes.
+CLASSIC_LIMIT = 2**32 - 2**25
+COUNTS = ("images", "channels", "slices", "frames")
+# Tags copied byte by byte: authorship, colour profile, and what SEM makers store (Zeiss 34118,
+# FEI 34680 and 34682, Tescan 50431, Fibics 51023).  Tags that steer how readers find planes
+# (LSM, STK, SIS) must not travel.
+COPIED_TAGS = (
+    *(269, 271, 272, 285, 315, 316, 700, 33432, 34675),
+    *(34118, 34680, 34682, 50431, 51023),
+)
+
+
+def stem(path: Path) -> str:
+    """Return the name of a file without folder and without ".tif", ".ome.tif" and the like."""
+    return re.sub(r"(\.ome)?\.(tiff?|png|bmp|jpe?g)$", "", path.name, flags=re.IGNORECASE)
+
+
+def is_ome_name(path: Path) -> bool:
+    """Return whether the name asks for OME-TIFF."""
+    return path.name.lower().endswith((".ome.tif", ".ome.tiff"))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep tifffile's log off the screen: what matters is checked here and said in a sentence."""
+    log = logging.getLogger("tifffile")
+    before = log.level
+    log.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
+def _damaged(path: Path, what: str) -> ValueError:
+    """Return the error for a file that ends too early or contradicts itself."""
+    return ValueError(
+        f"{path} is damaged or incomplete ({what}): copy it again, or save it again from Fiji."
+    )
+
+
+class TiffVolume(Volume):
+    """A TIFF file of any kind that tifffile reads.
+
+    Parameters
+    ----------
+    path
+        The file.
+    probe
+        Decode one plane at once, so that a missing codec is said before a long run.
+
+    Raises
+    ------
+    ValueError
+        If the file is no TIFF, damaged, or holds colours, masks or complex numbers.
+    """
+
+    def __init__(self, path: Path, *, probe: bool = True) -> None:
+        try:
+            with _quiet():
+                self._tif = tifffile.TiffFile(path)
+        except OSError:
+            raise
+        except Exception as error:
+            raise ValueError(
+                f"{path} is not a TIFF image that can be read ({error}): check the file, or save "
+                "it as TIFF from Fiji."
+            ) from error
+        try:
+            self._open(path, probe)
+        except (OSError, ValueError):
+            self._tif.close()
+            raise
+        except Exception as error:
+            self._tif.close()
+            raise _damaged(path, f"{type(error).__name__}: {error}") from error
+
+    def _open(self, path: Path, probe: bool) -> None:
+        """Find the planes, and what the file says about them."""
+        tif = self._tif
+        with _quiet():
+            _check_directories(path, tif)
+            if not tif.series or not len(tif.pages):
+                raise _damaged(path, "it holds no image")
+            series = tif.series[0]
+            page = series.keyframe
+            dtype = _grey_dtype(path, page)
+            notes = []
+            if len(tif.series) > 1:
+                notes.append(f"{path.name} holds {len(tif.series)} images; only the first is read.")
+            shape, order = _dimensions(path, series)
+            _check_complete(path, tif, series, shape)
+            metadata = _read_metadata(tif, series, shape)
+        self._order = order
+        self._pages = series.pages
+        self._per_page = max(1, shape.planes // len(series.pages))
+        self._native = dtype.newbyteorder(tif.byteorder).isnative
+        self.data_offset: int | None = None if series.is_multifile else series.dataoffset
+        super().__init__(stem(path), path, shape, dtype, metadata)
+        self.notes += notes
+        if self.data_offset is None and probe:
+            self.read(0, 1)
+
+    @property
+    def compression(self) -> str:
+        """Name of the compression, "none" without."""
+        return tifffile.COMPRESSION(self._tif.pages.first.compression).name.lower()
+
+    def _read_plane(self, out: Array, t: int, c: int, z: int) -> None:
+        index = int(self._order[t, c, z])
+        if self.data_offset is not None:
+            file = self._tif.filehandle
+            file.seek(self.data_offset + index * out.nbytes)
+            buffer: Any = out.data.cast("B")
+            if file.readinto(buffer) != out.nbytes:
+                assert self.path is not None
+                raise _damaged(self.path, f"plane {index} ends too early")
+            if not self._native:
+                out.byteswap(inplace=True)
+            return
+        page = self._pages[index // self._per_page]
+        assert page is not None
+        try:
+            with _quiet():
+                planes = page.asarray().reshape(self._per_page, *out.shape)
+        except Exception as error:
+            raise self._unreadable(index, error) from error
+        out[...] = planes[index % self._per_page]
+
+    def _unreadable(self, index: int, error: Exception) -> Exception:
+        """Return the error to raise for a plane that cannot be decoded."""
+        if isinstance(error, OSError):
+            return error
+        assert self.path is not None
+        if "imagecodecs" in str(error):
+            return ValueError(
+                f"{self.path} is compressed ({self.compression}), and reading that needs the "
+                'package imagecodecs: run "pip install imagecodecs".'
+            )
+        return _damaged(self.path, f"plane {index} cannot be decoded: {error}")
+
+    def _identity(self) -> str:
+        assert self.path is not None
+        status = self.path.stat()
+        return f"{status.st_size} {status.st_mtime_ns}"
+
+    def reinterpret(self, axis: str) -> None:
+        before = self.shape
+        super().reinterpret(axis)
+        if axis != "Z" and self.metadata.ome_xml is not None:
+            xml = ome.swap_depth(self.metadata.ome_xml, before, axis)
+            self.metadata = dataclasses.replace(self.metadata, ome_xml=xml)
+
+    def close(self) -> None:
+        self._tif.close()
+
+
+def _check_directories(path: Path, tif: tifffile.TiffFile) -> None:
+    """Raise ValueError unless the chain of directories stays within the file and ends.
+
+    tifffile stops at a broken link without an error, and the planes behind it would be missed.
+    """
+    file, form = tif.filehandle, tif.tiff
+    size = file.size
+    file.seek(8 if form.is_bigtiff else 4)
+    (offset,) = struct.unpack(form.offsetformat, file.read(form.offsetsize))
+    first = offset
+    seen = set()
+    while offset:
+        if offset in seen:
+            raise _damaged(path, "its list of planes runs in a circle")
+        seen.add(offset)
+        if offset + form.tagnosize > size:
+            break
+        file.seek(offset)
+        (count,) = struct.unpack(form.tagnoformat, file.read(form.tagnosize))
+        link = offset + form.tagnosize + count * form.tagsize
+        if link + form.offsetsize > size:
+            break
+        file.seek(link)
+        (offset,) = struct.unpack(form.offsetformat, file.read(form.offsetsize))
+    else:
+        return
+    # ImageJ keeps what it needs in the first directory; the others may be cut off unharmed, and
+    # whether all pixels are there is checked later.
+    if first in seen and tif.is_imagej and len(seen) > 1:
+        return
+    raise _damaged(path, f"plane {len(seen)} lies beyond its end")
+
+
+def _grey_dtype(path: Path, page: tifffile.TiffPage) -> np.dtype[Any]:
+    """Return the type of the grey values; ValueError for colours and what else is not grey."""
+    if page.samplesperpixel > 1 and page.photometric in (2, 6, 8):
+        raise ValueError(
+            f"{path} is a colour (RGB) image, but grey values are needed: convert it with Image > "
+            "Type > 8-bit in Fiji, or split its channels with Image > Color > Split Channels."
+        )
+    if page.dtype is None:
+        raise ValueError(
+            f"{path} has {page.bitspersample} bits per pixel in a form that cannot be read: save "
+            "it as 8-bit, 16-bit or 32-bit from Fiji."
+        )
+    return check_dtype(page.dtype, str(path))
+
+
+def _dimensions(
+    path: Path, series: tifffile.TiffPageSeries
+) -> tuple[VolumeShape, NDArray[np.int64]]:
+    """Return the shape, and for every (t, c, z) the number of its plane in the file."""
+    pairs = list(zip(series.get_axes(squeeze=False), series.get_shape(squeeze=False), strict=True))
+    samples = [size for axis, size in pairs if axis == "S"]
+    if any(size > 1 for size in samples):
+        raise ValueError(
+            f"{path} has {max(samples)} colour samples per pixel, but grey values are needed: "
+            "split the channels in Fiji (Image > Color > Split Channels)."
+        )
+    pairs = [(axis, size) for axis, size in pairs if axis != "S" and (size > 1 or axis in "YX")]
+    if "".join(axis for axis, _ in pairs[-2:]) != "YX":
+        raise ValueError(
+            f"{path} stores its axes as {series.axes}, but the last two must be Y and X: save it "
+            "from Fiji."
+        )
+    leading = pairs[:-2]
+    unknown = [i for i, (axis, _) in enumerate(leading) if axis not in "TCZ"]
+    known = {axis for axis, _ in leading}
+    if len(unknown) > 1 or (unknown and "Z" in known):
+        raise ValueError(
+            f"{path} has axes {series.axes} of sizes {tuple(series.shape)}, and which one is depth "
+            "cannot be told: save it as a hyperstack from Fiji."
+        )
+    axes = ["Z" if i in unknown else axis for i, (axis, _) in enumerate(leading)]
+    sizes = [size for _, size in leading]
+    order = np.arange(math.prod(sizes)).reshape(sizes)
+    for axis in "TCZ":
+        if axis not in axes:
+            axes.append(axis)
+            order = order[..., np.newaxis]
+    order = order.transpose([axes.index(axis) for axis in "TCZ"])
+    t, c, z = order.shape
+    return VolumeShape(t, c, z, pairs[-2][1], pairs[-1][1]), order
+
+
+def _check_complete(
+    path: Path, tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, shape: VolumeShape
+) -> None:
+    """Raise ValueError unless all pixels that the file announces are in it."""
+    size = tif.filehandle.size
+    ij = tif.imagej_metadata if tif.is_imagej else None
+    if ij is not None and series.kind in ("imagej", "generic", "uniform"):
+        counts = [ij.get(key, 1) for key in ("channels", "slices", "frames")]
+        announced = max(math.prod(int(n) for n in counts), int(ij.get("images", 1)))
+        if announced > shape.planes:
+            raise _damaged(path, f"it announces {announced} planes, {shape.planes} are there")
+    if series.dataoffset is not None and not series.is_multifile:
+        page = series.keyframe
+        assert page.dtype is not None
+        if series.dataoffset + math.prod(shape) * page.dtype.itemsize > size:
+            raise _damaged(path, "its pixels end too early")
+        return
+    for index, frame in enumerate(series.pages):
+        if frame is None:
+            raise _damaged(path, f"plane {index} of {len(series.pages)} is missing")
+        if frame.parent is not tif:
+            continue
+        ends = (a + n for a, n in zip(frame.dataoffsets, frame.databytecounts, strict=False))
+        if not frame.dataoffsets or max(ends) > size:
+            raise _damaged(path, f"the pixels of plane {index} end too early")
+
+
+def _raw(tif: tifffile.TiffFile, tag: tifffile.TiffTag) -> bytes:
+    """Return the bytes of a tag as the file has them."""
+    tif.filehandle.seek(tag.valueoffset)
+    return bytes(tif.filehandle.read(tag.valuebytecount))
+
+
+def _text(tif: tifffile.TiffFile, page: tifffile.TiffPage, code: int) -> str | None:
+    """Return an ASCII tag; bytes map to characters one to one, so that it can be written back."""
+    tag = page.tags.get(code)
+    if tag is None:
+        return None
+    return _raw(tif, tag).split(b"\0")[0].decode("latin-1")
+
+
+def _many(value: Any) -> tuple[Any, ...]:
+    """Return tifffile's "one or a list of them" as a tuple."""
+    if value is None:
+        return ()
+    return tuple(value) if isinstance(value, (list, tuple)) else (value,)
+
+
+def _read_metadata(
+    tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, shape: VolumeShape
+) -> ImageMetadata:
+    """Collect everything the file says about the image."""
+    page = tif.pages.first
+    assert isinstance(page, tifffile.TiffPage)
+    values: dict[str, Any] = {"kind": "tiff", "axes": series.axes, "byteorder": tif.byteorder}
+    values["white_is_zero"] = int(page.photometric or 1) == 0
+    values["colormap"] = page.colormap
+    values["software"] = _text(tif, page, 305)
+    values["datetime"] = _text(tif, page, 306)
+    values["tags"] = tuple(
+        (tag.code, int(tag.dtype), tag.count, _raw(tif, tag))
+        for tag in page.tags
+        if tag.code in COPIED_TAGS
+    )
+    x, y = page.tags.valueof(282), page.tags.valueof(283)
+    if x and y and all(x) and all(y):
+        values["resolution"] = (tuple(x), tuple(y))
+    values["resolution_unit"] = int(page.tags.valueof(296, default=1))
+    ij = page.tags.valueof(50839)
+    if isinstance(ij, dict):
+        values.update(_imagej_entries(ij, shape))
+    description = _text(tif, page, 270) or ""
+    if tif.is_ome and series.kind == "ome":
+        values.update(_ome_entries(tif, shape, values.get("info", "")))
+    elif tif.is_imagej:
+        values.update(_imagej_lines(description, values.get("resolution")))
+    elif description and not (tif.is_shaped and description.startswith('{"shape"')):
+        # ImageJ, too, keeps a description it does not know as Info.
+        values["info"] = "\n".join(filter(None, (description, values.get("info", ""))))
+    return ImageMetadata(**values)
+
+
+def _imagej_entries(ij: dict[str, Any], shape: VolumeShape) -> dict[str, Any]:
+    """Return the entries of the tag IJMetadata as fields of :class:`ImageMetadata`."""
+    labels = [str(label) for label in _many(ij.get("Labels"))][: shape.planes]
+    if labels:
+        labels += [""] * (shape.planes - len(labels))
+    properties = ij.get("Properties")
+    return {
+        "info": str(ij.get("Info", "")),
+        "labels": tuple(labels),
+        "luts": _many(ij.get("LUTs")),
+        "ranges": tuple(float(v) for v in _many(ij.get("Ranges"))),
+        "properties": dict(properties) if isinstance(properties, dict) else {},
+        "roi": ij.get("ROI"),
+        "overlays": _many(ij.get("Overlays")),
+        "plot": ij.get("Plot"),
+    }
+
+
+def _imagej_lines(
+    description: str, resolution: tuple[tuple[int, int], tuple[int, int]] | None
+) -> dict[str, Any]:
+    """Return what ImageJ's description says, as fields of :class:`ImageMetadata`."""
+    lines = [line for line in description.splitlines() if line]
+    entries = dict(line.split("=", 1) for line in lines if "=" in line)
+    unit = re.sub(
+        r"\\u([0-9a-fA-F]{4})", lambda m: chr(int(m[1], 16)), entries.get("unit", "").strip()
+    )
+    voxel = None
+    if resolution is not None and unit not in ("", "pixel", "pixels"):
+        try:
+            depth = abs(float(entries.get("spacing", 1)))
+        except ValueError:
+            depth = 1.0
+        (xn, xd), (yn, yd) = resolution
+        voxel = (depth, yd / yn, xd / xn)
+    return {
+        "kind": "imagej",
+        "voxel_size": voxel,
+        "voxel_unit": ome.UNITS.get(unit, unit) if voxel else None,
+        "lines": tuple(line for line in lines if line.split("=")[0] not in COUNTS),
+    }
+
+
+def _ome_entries(tif: tifffile.TiffFile, shape: VolumeShape, info: str) -> dict[str, Any]:
+    """Return what OME-XML says, as fields of :class:`ImageMetadata`."""
+    xml = tif.ome_metadata
+    assert xml is not None
+    summary = ome.summarise(xml, shape)
+    return {
+        "kind": "ome",
+        "voxel_size": summary.voxel_size,
+        "voxel_unit": summary.voxel_unit,
+        "channel_names": summary.channel_names,
+        "info": info or summary.info,
+        "ome_xml": xml,
+    }
+
+
+def create_tiff(
+    path: Path,
+    metadata: ImageMetadata,
+    *,
+    like: VolumeShape,
+    shape: VolumeShape,
+    dtype: np.dtype[Any],
+    slices: range,
+    provenance: dict[str, Any] | None,
+) -> int:
+    """Lay out an uncompressed TIFF, full size and with all its metadata; return where pixels start.
+
+    Planes lie one after the other in ImageJ's order: channel fastest, then slice, then time.
+
+    Parameters
+    ----------
+    path
+        The new file.
+    metadata
+        Already selected for the output (:meth:`ImageMetadata.selected`).
+    like, slices
+        Shape of the image ``metadata.ome_xml`` describes, and which slices of it are held.
+    shape, dtype
+        Of the output.
+    provenance
+        Recorded as the last line of Info, or as an OME annotation; None records nothing.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    free = shutil.disk_usage(path.parent).free
+    if size > free:
+        raise disk_full(path, f"it needs {size / 1e9:.3g} GB, and {free / 1e9:.3g} GB are free")
+    large = size > CLASSIC_LIMIT
+    order: Literal["<", ">"] = "<" if metadata.byteorder == "<" else ">"
+    info = metadata.info
+    if provenance is not None:
+        info = "\n".join(filter(None, (info.rstrip("\n"), provenance_line(provenance))))
+    extra: list[Any] = list((*tag, True) for tag in metadata.tags)
+    if metadata.ome_xml is not None or large or is_ome_name(path):
+        description = _ome_description(path, metadata, like, shape, dtype, slices, provenance)
+        keep_entries = bool(metadata.labels or metadata.luts or metadata.roi or metadata.overlays)
+    else:
+        description = _imagej_description(metadata, shape).encode("latin-1")
+        keep_entries = True
+    entries = _imagej_tag_entries(metadata, info) if keep_entries else {}
+    extra += tifffile.tifffile.imagej_metadata_tag(entries, order)
+    grey = "miniswhite" if metadata.white_is_zero else "minisblack"
+    options: dict[str, Any] = {"photometric": grey}
+    colormap = metadata.colormap
+    if colormap is not None and dtype.name == "uint8" and colormap.shape == (3, 256):
+        options.update(photometric="palette", colormap=colormap)
+    elif colormap is not None and dtype.kind != "i":
+        extra.append((320, 3, colormap.size, colormap.astype(order + "u2").tobytes(), True))
+    resolution = metadata.resolution or _resolution(metadata)
+    if resolution is not None:
+        options.update(resolution=resolution, resolutionunit=metadata.resolution_unit)
+    with (
+        _quiet(),
+        tifffile.TiffWriter(
+            path, bigtiff=large, byteorder=order, imagej=False, ome=False, shaped=False
+        ) as writer,
+    ):
+        place = writer.write(
+            shape=(shape.planes, shape.y, shape.x),
+            dtype=dtype.newbyteorder(order),
+            description=description,
+            metadata=None,
+            software=metadata.software or False,
+            datetime=metadata.datetime,
+            extratags=extra,
+            rowsperstrip=shape.y,
+            returnoffset=True,
+            **options,
+        )
+    assert place is not None
+    return int(place[0])
+
+
+def _resolution(metadata: ImageMetadata) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """Return TIFF's resolution for a voxel size that did not come from TIFF tags."""
+    if metadata.voxel_size is None or metadata.ome_xml is not None:
+        return None
+    _, y, x = (1 / Fraction(length).limit_denominator(10**6) for length in metadata.voxel_size)
+    return ((x.numerator, x.denominator), (y.numerator, y.denominator))
+
+
+def _imagej_description(metadata: ImageMetadata, shape: VolumeShape) -> str:
+    """Return ImageJ's description; lines the input had stay as they were, in their order."""
+    lines = list(metadata.lines) or ["ImageJ=1.54f"]
+    given = {line.split("=")[0] for line in lines}
+    counts = [f"images={shape.planes}"]
+    for key, count in (("channels", shape.c), ("slices", shape.z), ("frames", shape.t)):
+        if count > 1:
+            counts.append(f"{key}={count}")
+    if (shape.c > 1 or shape.t > 1) and "hyperstack" not in given:
+        counts += ["hyperstack=true", "mode=grayscale"]
+    if metadata.voxel_size is not None and "unit" not in given:
+        unit = metadata.voxel_unit or "pixel"
+        unit = "um" if unit == "µm" else unit
+        lines.append("unit=" + unit.encode("ascii", "backslashreplace").decode())
+        lines.append(f"spacing={metadata.voxel_size[0]!r}")
+    return "\n".join([lines[0], *counts, *lines[1:], ""])
+
+
+def _imagej_tag_entries(metadata: ImageMetadata, info: str) -> dict[str, Any]:
+    """Return the entries of the tag IJMetadata in the form tifffile encodes."""
+    entries: dict[str, Any] = {
+        "Info": info,
+        "Labels": list(metadata.labels),
+        "Ranges": metadata.ranges,
+        "LUTs": list(metadata.luts),
+        "Plot": metadata.plot,
+        "ROI": metadata.roi,
+        "Overlays": list(metadata.overlays),
+        "Properties": metadata.properties,
+    }
+    return {key: value for key, value in entries.items() if value}
+
+
+def _ome_description(
+    path: Path,
+    metadata: ImageMetadata,
+    like: VolumeShape,
+    shape: VolumeShape,
+    dtype: np.dtype[Any],
+    slices: range,
+    provenance: dict[str, Any] | None,
+) -> bytes:
+    """Return the OME-XML of an output."""
+    xml = metadata.ome_xml
+    if xml is None:
+        like, slices = shape, range(shape.z)
+        colours = [tuple(int(v) for v in lut[:, -1]) for lut in metadata.luts]
+        xml = ome.compose(
+            stem(path),
+            shape,
+            dtype.name,
+            voxel_size=metadata.voxel_size,
+            voxel_unit=metadata.voxel_unit,
+            channel_names=metadata.channel_names,
+            colours=tuple((r, g, b) for r, g, b in colours),
+            description=metadata.info,
+        )
+    return ome.rewrite(
+        xml,
+        like=like,
+        shape=shape,
+        slices=slices,
+        dtype=dtype.name,
+        big_endian=metadata.byteorder == ">",
+        channel_names=metadata.channel_names,
+        provenance=provenance,
+    ).encode()
+
+
+def disk_full(path: Path, what: str) -> OSError:
+    """Return the error for a disk without room; its message is a sentence."""
+    error = OSError(
+        f"{path} does not fit on its disk ({what}): make room, then run the same command again; "
+        "what is finished is kept."
+    )
+    error.errno = errno.ENOSPC
+    return error
+
+
+class TiffSlabWriter(VolumeWriter):
+    """Writes planes into a TIFF that :func:`create_tiff` laid out.
+
+    Parameters
+    ----------
+    path, shape, dtype
+        The file and what it holds; ``dtype`` in native byte order.
+    offset
+        Where its pixels start.
+    byteorder
+        "<" or ">".
+    """
+
+    def __init__(
+        self, path: Path, shape: VolumeShape, dtype: np.dtype[Any], offset: int, byteorder: str
+    ) -> None:
+        super().__init__(path, shape, dtype)
+        self._offset = offset
+        self._stored = dtype.newbyteorder("<" if byteorder == "<" else ">")
+        # Unbuffered: a finished plane is the system's, even if this process is killed.
+        self._file = open(path, "r+b", buffering=0)  # noqa: SIM115
+
+    def _write_plane(self, plane: Array, t: int, c: int, z: int) -> None:
+        data = np.ascontiguousarray(plane).astype(self._stored, copy=False).data.cast("B")
+        index = (t * self.shape.z + z) * self.shape.c + c
+        try:
+            self._file.seek(self._offset + index * len(data))
+            while data:
+                data = data[self._file.write(data) :]
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise disk_full(self.path, os.strerror(error.errno)) from error
+            raise
+
+    def flush(self) -> None:
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        if not self._file.closed:
+            self.flush()
+            self._file.close()

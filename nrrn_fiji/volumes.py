@@ -1,0 +1,341 @@
+"""Opens images and creates outputs of the same kind, slab by slab, whatever their file format.
+
+This is the one door to the data layer: a source is a file, a folder, a glob, a list of files or
+an array, and an output is a TIFF file or a folder of slices.  Nothing here may load a whole
+volume, change a source, or leave out what the source said about its image.
+
+>>> import numpy as np
+>>> with open_volume(np.zeros((5, 4, 3), np.uint16)) as volume:
+...     volume.shape.z, volume.read(1, 3).shape
+(5, (2, 4, 3))
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from .folders import (
+    SLICE_SUFFIXES,
+    TIFF_SUFFIXES,
+    FolderVolume,
+    FolderWriter,
+    create_folder,
+    natural_order,
+    output_files,
+    slices_in,
+)
+from .image import (
+    ImageMetadata,
+    Volume,
+    VolumeShape,
+    VolumeWriter,
+    check_dtype,
+    parse_provenance,
+    provenance_line,
+)
+from .tiff import TiffSlabWriter, TiffVolume, create_tiff
+
+__all__ = [
+    "ImageMetadata",
+    "Volume",
+    "VolumeShape",
+    "VolumeWriter",
+    "create_volume",
+    "open_volume",
+    "parse_provenance",
+    "provenance_line",
+    "reopen_volume",
+]
+
+Array = NDArray[Any]
+
+
+class ArrayVolume(Volume):
+    """An array in memory as a volume, without a copy.
+
+    Parameters
+    ----------
+    array
+        (Z, Y, X) or (Y, X).
+    """
+
+    def __init__(self, array: Array) -> None:
+        dtype = check_dtype(array.dtype, "the array")
+        if array.ndim not in (2, 3):
+            raise ValueError(
+                f"the array has {array.ndim} axes {array.shape}, but it must be (Z, Y, X) or "
+                "(Y, X): give one channel and time point at a time."
+            )
+        if array.ndim == 3 and array.shape[2] in (3, 4) and dtype.name == "uint8":
+            raise ValueError(
+                f"the array has shape {array.shape}, which looks like a colour (RGB) image, but "
+                "grey values (Z, Y, X) are needed: give one channel."
+            )
+        self._array = array.reshape(-1, *array.shape[-2:]) if array.size else array[np.newaxis]
+        depth, height, width = self._array.shape[-3:]
+        shape = VolumeShape(1, 1, depth, height, width)
+        metadata = ImageMetadata("array", axes="ZYX"[-array.ndim :])
+        super().__init__("array", None, shape, dtype, metadata)
+
+    def _read_plane(self, out: Array, t: int, c: int, z: int) -> None:
+        out[...] = self._array[z]
+
+    def _identity(self) -> str:
+        # An array has no time of change, but all of it is at hand.
+        return hashlib.sha256(np.ascontiguousarray(self._array).data).hexdigest()
+
+    def close(self) -> None:
+        """Return at once: the array is the caller's."""
+
+
+def open_volume(
+    source: str | Path | Sequence[str | Path] | Array, *, z_axis: str | None = None
+) -> Volume:
+    """Open an image for reading.
+
+    Parameters
+    ----------
+    source
+        A TIFF file (ImageJ, OME, plain, BigTIFF, compressed, tiled); a folder, a glob such as
+        "slices/*.png" or a list of single-slice images (TIFF, PNG, BMP, JPEG), taken in natural
+        order (a list in its own); or an array (Z, Y, X) or (Y, X).
+    z_axis
+        Read "T" or "C" as depth, for stacks that were saved with the wrong axis.
+
+    Returns
+    -------
+    Volume
+        Its ``notes`` say what the user should know before a long run.
+
+    Raises
+    ------
+    FileNotFoundError
+        If nothing is there.
+    ValueError
+        If it is no image, damaged, empty, or holds colours, masks, complex numbers or slices of
+        different sizes.
+    """
+    volume = _open(source)
+    try:
+        if z_axis is not None:
+            volume.reinterpret(z_axis)
+    except ValueError:
+        volume.close()
+        raise
+    t, c, z = volume.shape[:3]
+    if z == 1 and (t > 1 or c > 1):
+        axis, count, what = ("T", t, "time points") if t > 1 else ("C", c, "channels")
+        volume.notes.append(
+            f"{volume.name} says that it holds {count} {what} of a single slice, so each is "
+            f'denoised without neighbours. If they are slices in depth, give z_axis="{axis}" '
+            f"(--z-axis {axis})."
+        )
+    elif z == 1:
+        volume.notes.append(
+            f"{volume.name} is a single slice, so it is denoised without neighbours."
+        )
+    return volume
+
+
+def _open(source: str | Path | Sequence[str | Path] | Array) -> Volume:
+    """Choose by what the source is."""
+    if isinstance(source, np.ndarray):
+        return ArrayVolume(source)
+    if not isinstance(source, str | os.PathLike):
+        return _open_files([Path(item) for item in source], "the list of images", None)
+    path = Path(source)
+    if path.is_dir():
+        return FolderVolume(slices_in(path), path.resolve().name, path)
+    if path.exists():
+        return _open_file(path)
+    if glob.has_magic(str(source)):
+        paths = sorted((Path(item) for item in glob.glob(str(source))), key=natural_order)
+        if not paths:
+            raise FileNotFoundError(
+                f"{source} matches no file: check folder and pattern, and put the pattern in "
+                "quotes."
+            )
+        return _open_files(paths, str(source), paths[0].parent)
+    raise FileNotFoundError(f"{source} does not exist: check the spelling and the folder.")
+
+
+def _open_file(path: Path) -> Volume:
+    """Open one file by its suffix."""
+    suffix = path.suffix.lower()
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path} is empty (0 bytes): copy or save it again.")
+    if suffix in SLICE_SUFFIXES and suffix not in TIFF_SUFFIXES:
+        return FolderVolume([path], path.stem, path)
+    # A TIFF under another name (.lsm, .stk, none) is still a TIFF.
+    return TiffVolume(path)
+
+
+def _open_files(paths: list[Path], what: str, folder: Path | None) -> Volume:
+    """Open several files as the slices of one stack."""
+    if not paths:
+        raise ValueError(f"{what} holds zero slices: give at least one image.")
+    for path in paths:
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} does not exist or is no file: check {what}.")
+    if len(paths) == 1:
+        return _open_file(paths[0])
+    parent = paths[0].resolve().parent
+    return FolderVolume(paths, parent.name, folder)
+
+
+def create_volume(
+    path: str | Path,
+    like: Volume,
+    *,
+    shape: VolumeShape | None = None,
+    dtype: DTypeLike | None = None,
+    slices: range | None = None,
+    provenance: dict[str, Any] | None = None,
+    same_values: bool = True,
+    channel_names: Sequence[str] | None = None,
+) -> VolumeWriter:
+    """Lay out an output, full size and with all its metadata, and return its writer.
+
+    A name that ends in ".tif" or ".tiff" makes an ImageJ TIFF (an OME-TIFF if the input is one or
+    if the name ends in ".ome.tif"; an OME-BigTIFF above 4 GiB); a name without suffix makes a
+    folder of single-slice TIFFs named as the input's slices.  Pixels not yet written are 0.
+
+    Parameters
+    ----------
+    path
+        The new file or folder; it must not exist.
+    like
+        The image whose metadata the output takes over; it must stay open.
+    shape
+        Of the output; the input's (with as many slices as ``slices`` has) when left out.
+    dtype
+        Of the output; the input's when left out.
+    slices
+        Which slices of the input the output holds, in steps of 1; all when left out.
+    provenance
+        What is recorded under the name "nrrn"; must be fit for JSON.
+    same_values
+        False if the grey values mean something else than the input's (removed noise): display
+        range and grey value calibration are left out.  A change of ``dtype`` implies it.
+    channel_names
+        Names of the output's channels, if they are not the input's.
+
+    Returns
+    -------
+    VolumeWriter
+        Its :meth:`~VolumeWriter.write` counts slices in the output, from 0.
+
+    Raises
+    ------
+    FileExistsError
+        If ``path`` exists.
+    ValueError
+        If name, shape or slices cannot be.
+    OSError
+        If the disk has no room for it; ``errno`` is then ``ENOSPC``.
+    """
+    path, shape, kind, slices = _resolve(path, like, shape, dtype, slices)
+    if path.exists():
+        raise FileExistsError(f"{path} exists already: remove it, or give another name.")
+    same_values = same_values and kind == like.dtype
+    if not path.suffix:
+        return create_folder(
+            path,
+            like,
+            shape=shape,
+            dtype=kind,
+            slices=slices,
+            same_values=same_values,
+            provenance=provenance,
+        )
+    names = None if channel_names is None else tuple(channel_names)
+    metadata = like.metadata.selected(
+        like.shape, shape, slices, same_values=same_values, channel_names=names
+    )
+    offset = create_tiff(
+        path,
+        metadata,
+        like=like.shape,
+        shape=shape,
+        dtype=kind,
+        slices=slices,
+        provenance=provenance,
+    )
+    return TiffSlabWriter(path, shape, kind, offset, metadata.byteorder)
+
+
+def reopen_volume(
+    path: str | Path,
+    like: Volume,
+    *,
+    shape: VolumeShape | None = None,
+    dtype: DTypeLike | None = None,
+    slices: range | None = None,
+) -> VolumeWriter:
+    """Continue an output that :func:`create_volume` began with the same arguments.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it is not there.
+    ValueError
+        If it is not what was begun.
+    """
+    path, shape, kind, slices = _resolve(path, like, shape, dtype, slices)
+    if not path.suffix:
+        files = output_files(path, like, shape, slices)
+        for file in files:
+            if not file.is_file():
+                raise FileNotFoundError(
+                    f"{file} is missing, so {path} cannot be continued: start again (--restart)."
+                )
+        return FolderWriter(path, shape, kind, files)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist, so it cannot be continued: start again.")
+    with TiffVolume(path, probe=False) as begun:
+        if begun.shape != shape or begun.dtype != kind or begun.data_offset is None:
+            raise ValueError(
+                f"{path} holds {tuple(begun.shape)} of {begun.dtype}, but {tuple(shape)} of {kind} "
+                "is to be continued: start again (--restart)."
+            )
+        return TiffSlabWriter(path, shape, kind, begun.data_offset, begun.metadata.byteorder)
+
+
+def _resolve(
+    path: str | Path,
+    like: Volume,
+    shape: VolumeShape | None,
+    dtype: DTypeLike | None,
+    slices: range | None,
+) -> tuple[Path, VolumeShape, np.dtype[Any], range]:
+    """Check and complete the arguments that creating and reopening share."""
+    path = Path(path)
+    if path.suffix and path.suffix.lower() not in TIFF_SUFFIXES:
+        raise ValueError(
+            f"output is {path.name}, but only .tif and .tiff files, and folders (a name without "
+            "a dot), can be written: change the name."
+        )
+    if like.path is not None and path.exists() and path.samefile(like.path):
+        raise ValueError(f"output {path} is the input itself: give another name.")
+    slices = range(like.shape.z) if slices is None else slices
+    if slices.step != 1 or not 0 <= slices.start < slices.stop <= like.shape.z:
+        raise ValueError(
+            f"slices is {slices.start}:{slices.stop}, but {like.name} has slices 0:{like.shape.z}: "
+            "give a range within these."
+        )
+    shape = like.shape._replace(z=len(slices)) if shape is None else VolumeShape(*shape)
+    if shape.z != len(slices) or min(shape) < 1:
+        raise ValueError(
+            f"shape is {tuple(shape)}, but the output has {len(slices)} slices and no axis may be "
+            "empty."
+        )
+    kind = like.dtype if dtype is None else check_dtype(np.dtype(dtype), "the output")
+    return path, shape, kind, slices
