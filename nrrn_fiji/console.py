@@ -226,7 +226,7 @@ class JobProgress:
             parts.append(f"{int(self.seen[-1][1])}/{int(self.total)} {self.counts}")
             if self.rate is not None:
                 parts.append(readable_rate(self.rate, self.counts))
-        if self.remaining is not None:
+        if self.remaining:
             parts.append(f"{readable_time(self.remaining)} left")
         return ", ".join(parts)
 
@@ -290,7 +290,7 @@ class BarProgress(JobProgress):
 
         self.bar: Bar = Progress(
             TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=20),
+            BarColumn(bar_width=20, complete_style="green", finished_style="green"),
             TextColumn("{task.percentage:>3.0f} %"),
             TextColumn("{task.fields[pace]}", style="cyan"),
             TextColumn("{task.fields[text]}", style="dim"),
