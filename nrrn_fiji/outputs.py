@@ -265,7 +265,7 @@ class PartialOutput(contextlib.AbstractContextManager["PartialOutput"]):
                 raise
             full = OSError(
                 f"There is no space left to write {self.targets['image']} "
-                f"({os.strerror(error.errno or 0)}): {self.kept()}  Make room, or choose another "
+                f"({os.strerror(error.errno or 0)}): {self.kept()} Make room, or choose another "
                 "disk, and run the same command again."
             )
             full.errno = error.errno

@@ -1,0 +1,625 @@
+"""Denoise from files to files: joins volumes, the engine, models and resumable outputs.
+
+Every channel and time point is a stack of its own; a channel has one grey-value mapping for all
+its time points.  Blocks are written as they are finished, so memory does not grow with the stack
+and a run that was stopped goes on where it was.  This module must never decide how to denoise:
+that is :mod:`nrrn_fiji.denoising`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import __version__
+from .denoising import Block, Plan, denoise_slabs, estimate_seconds, make_plan
+from .device import choose_device, describe
+from .intensity import grey_range
+from .models import DEFAULT_MODEL, Model, load_model
+from .outputs import BlockKey, PartialOutput, check_distinct, readable_size
+from .progress import Cancelled, NoProgress, Progress
+from .reports import Table
+from .settings import DenoiseSettings
+from .tiles import slabs
+from .volumes import Volume, VolumeShape, VolumeWriter, create_volume, open_volume, reopen_volume
+
+__all__ = ["DenoiseReport", "PlanReport", "StackSource", "denoise_file", "plan_file"]
+
+ImageSource = str | Path | Sequence[str | Path] | NDArray[Any]
+ARGUMENTS = {"image": "out", "noise": "noise_out", "units": "units_out"}
+CONTENTS = {
+    "image": "denoised image",
+    "noise": "removed noise, input - output",
+    "units": "image after every building unit",
+}
+
+
+@dataclass(frozen=True)
+class DenoiseReport:
+    """What a run did; see :class:`nrrn_fiji.reports.Reportable`."""
+
+    image: Path
+    """The denoised image."""
+    noise: Path | None
+    """What was taken away, if it was asked for."""
+    units: Path | None
+    """The image after every building unit, if it was asked for."""
+    plans: tuple[Plan, ...]
+    """How it was computed, one plan per channel."""
+    slices: int
+    """Slices of all channels and time points together."""
+    resumed: int
+    """How many of them an interrupted run had finished."""
+    seconds: float
+    notes: tuple[str, ...]
+    """Sentences that the user was told."""
+
+    @property
+    def summary(self) -> str:
+        """What was done and where the result is."""
+        images = "1 slice" if self.slices == 1 else f"{self.slices} slices"
+        before = f", {self.resumed} of them in an earlier run" if self.resumed else ""
+        lines = [f"Denoised {images} in {self.seconds:.1f} s{before}: {self.image}"]
+        if self.noise is not None:
+            lines.append(f"Removed noise: {self.noise}")
+        if self.units is not None:
+            lines.append(f"After every building unit: {self.units}")
+        return "\n".join(lines)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything in JSON's types."""
+        return {
+            "image": str(self.image),
+            "noise": None if self.noise is None else str(self.noise),
+            "units": None if self.units is None else str(self.units),
+            "plans": [plan.as_dict() for plan in self.plans],
+            "slices": self.slices,
+            "resumed": self.resumed,
+            "seconds": self.seconds,
+            "notes": list(self.notes),
+        }
+
+
+@dataclass(frozen=True)
+class PlanReport:
+    """What a run would do; see :class:`nrrn_fiji.reports.Reportable`."""
+
+    plans: tuple[Plan, ...]
+    """One per channel."""
+    outputs: dict[str, tuple[Path, int]]
+    """Path and bytes of each output, by kind."""
+    slices: int
+    """Slices of all channels and time points together."""
+    seconds: float
+    """Estimated time of computing, without reading and writing."""
+    notes: tuple[str, ...]
+
+    @property
+    def table(self) -> Table:
+        """The plan, one row per choice."""
+        plan = self.plans[0]
+        spans = "; ".join(f"{low:g} to {high:g}" for low, high in (p.intensity for p in self.plans))
+        rows = [
+            ("slices", f"{self.slices} of {plan.shape[1]} × {plan.shape[2]} px, {plan.dtype}"),
+            ("device", describe(choose_device(plan.device))),
+            ("precision", plan.precision),
+            ("building units", str(plan.units)),
+            ("images per slice", "scans" if plan.scans else str(plan.images)),
+            ("grey range", spans),
+            ("tile", f"{plan.tile} px and a halo of {plan.halo} px"),
+            ("slab", f"{plan.slab} slices" if plan.slab > 1 else "1 slice"),
+            ("memory", f"{readable_size(plan.memory)} beside the program itself"),
+            ("time", f"about {self.seconds:.3g} s"),
+            *(
+                (CONTENTS[kind].split(",")[0], f"{path} ({readable_size(size)})")
+                for kind, (path, size) in self.outputs.items()
+            ),
+        ]
+        return Table(("what", "value"), tuple(rows))
+
+    @property
+    def summary(self) -> str:
+        """What the table means, and what else should be known."""
+        return "\n".join([*self.notes, "Nothing was written: this is only the plan."])
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything in JSON's types."""
+        return {
+            "plans": [plan.as_dict() for plan in self.plans],
+            "outputs": {
+                kind: {"path": str(path), "bytes": size}
+                for kind, (path, size) in self.outputs.items()
+            },
+            "slices": self.slices,
+            "seconds": self.seconds,
+            "notes": list(self.notes),
+        }
+
+
+def denoise_file(
+    source: ImageSource,
+    out: str | Path,
+    model: str | Path | Model = DEFAULT_MODEL,
+    settings: DenoiseSettings | None = None,
+    *,
+    slices: range | None = None,
+    noise_out: str | Path | None = None,
+    units_out: str | Path | None = None,
+    z_axis: str | None = None,
+    overwrite: bool = False,
+    restart: bool = False,
+    progress: Progress | None = None,
+) -> DenoiseReport:
+    """Denoise an image file, or folder of slices, into another one.
+
+    The result has the bit depth and the metadata of the input, and how it was made is recorded
+    in it under the name ``nrrn``.  It appears under its name when it is whole; until then the
+    finished blocks are in ``OUT.partial``, and the same call goes on with them.
+
+    Parameters
+    ----------
+    source
+        As for :func:`nrrn_fiji.open_volume`.
+    out
+        A ``.tif`` or ``.ome.tif`` file, or a name without suffix for a folder of slices.
+    model
+        Name, file or loaded model.
+    settings
+        How to denoise; the defaults when left out.
+    slices
+        Denoise only these slices; their neighbours outside are still looked at.
+    noise_out
+        Also write input − output, float32.
+    units_out
+        Also write x̂[1] … x̂[L] and the final estimate as channels, float32, in grey values.
+    z_axis
+        Read the axis "T" or "C" as depth.
+    overwrite
+        Replace finished outputs of these names.
+    restart
+        Begin anew, and drop the blocks of an interrupted run.
+    progress
+        Is told of every slice (of all channels and time points), and asked whether to stop.
+
+    Raises
+    ------
+    FileNotFoundError, FileExistsError, ValueError, TypeError, OSError
+        For input that cannot be denoised and outputs that cannot be written, each with one
+        sentence; nothing is left behind.  On a full disk the finished blocks are kept.
+    Cancelled
+        When the user stops; the message says what is kept.
+    """
+    started = time.monotonic()
+    told = _Told(NoProgress() if progress is None else progress)
+    with _open_job(source, out, model, settings, slices, noise_out, units_out, z_axis) as job:
+        for note in job.volume.notes:
+            told.message(note)
+        resumed = job.run(overwrite=overwrite, restart=restart, progress=told)
+        return DenoiseReport(
+            image=job.targets["image"],
+            noise=job.targets.get("noise"),
+            units=job.targets.get("units"),
+            plans=job.plans,
+            slices=job.total,
+            resumed=resumed,
+            seconds=time.monotonic() - started,
+            notes=tuple(told.notes),
+        )
+
+
+def plan_file(
+    source: ImageSource,
+    out: str | Path,
+    model: str | Path | Model = DEFAULT_MODEL,
+    settings: DenoiseSettings | None = None,
+    *,
+    slices: range | None = None,
+    noise_out: str | Path | None = None,
+    units_out: str | Path | None = None,
+    z_axis: str | None = None,
+    progress: Progress | None = None,
+) -> PlanReport:
+    """Say what :func:`denoise_file` would do with these arguments; write nothing.
+
+    The time is estimated by denoising one tile.  Arguments and errors are those of
+    :func:`denoise_file`.
+    """
+    with _open_job(source, out, model, settings, slices, noise_out, units_out, z_axis) as job:
+        job.plans = job.make_plans()
+        channels = [plan for plan in job.plans if plan.intensity[0] < plan.intensity[1]]
+        seconds = 0.0
+        if channels:
+            count = None if job.slices is None else len(job.slices)
+            one = estimate_seconds(job.model.network, channels[0], count)
+            seconds = one * len(channels) * job.volume.shape.t
+        return PlanReport(
+            plans=job.plans,
+            outputs={kind: (job.targets[kind], job.size(kind)) for kind in job.targets},
+            slices=job.total,
+            seconds=seconds,
+            notes=tuple(job.volume.notes),
+        )
+
+
+class StackSource:
+    """One channel of a volume at one time point, as the engine's source.
+
+    Parameters
+    ----------
+    volume
+        The image.
+    channel
+        Which channel.
+    time
+        Which time point.
+    """
+
+    def __init__(self, volume: Volume, channel: int, time: int):
+        self.volume, self.channel, self.time = volume, channel, time
+        self.shape: tuple[int, int, int] = volume.shape[2:]
+        self.dtype = volume.dtype
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """Return slices ``start`` … ``stop - 1``, (stop - start, Y, X)."""
+        return self.volume.read(start, stop, channel=self.channel, time=self.time)
+
+
+class _Told:
+    """Passes progress on and remembers the sentences."""
+
+    def __init__(self, progress: Progress):
+        self.progress = progress
+        self.notes: list[str] = []
+
+    @property
+    def cancelled(self) -> bool:
+        return self.progress.cancelled
+
+    def update(self, done: float, total: float, text: str = "") -> None:
+        self.progress.update(done, total, text)
+
+    def message(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
+            self.progress.message(text)
+
+
+class _Share:
+    """Progress of one channel and time point as a share of the whole run."""
+
+    def __init__(self, whole: Progress, before: int, total: int, text: str):
+        self.whole, self.before, self.total, self.text = whole, before, total, text
+
+    @property
+    def cancelled(self) -> bool:
+        return self.whole.cancelled
+
+    def update(self, done: float, total: float, text: str = "") -> None:
+        self.whole.update(self.before + done, self.total, text or self.text)
+
+    def message(self, text: str) -> None:
+        self.whole.message(f"{self.text}: {text}" if self.text else text)
+
+
+@dataclass
+class _Job:
+    """What was asked for, opened and checked."""
+
+    volume: Volume
+    model: Model
+    settings: DenoiseSettings
+    slices: range | None
+    targets: dict[str, Path]
+    plans: tuple[Plan, ...] = ()
+
+    def __enter__(self) -> _Job:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.volume.close()
+
+    @property
+    def written(self) -> range:
+        """The slices of the input that the output holds."""
+        if self.settings.scans:
+            return range(1)
+        return range(self.volume.shape.z) if self.slices is None else self.slices
+
+    @property
+    def total(self) -> int:
+        """Slices of all channels and time points together."""
+        return self.volume.shape.t * self.volume.shape.c * len(self.written)
+
+    @property
+    def estimates(self) -> list[str]:
+        """Names of the estimates in the units output."""
+        units = self.model.network.check_units(self.settings.units)
+        names = [f"unit {unit}" for unit in range(1, units + 1)]
+        return [*names, "final"] if units == self.model.units else names
+
+    def shape(self, kind: str) -> VolumeShape:
+        """Shape of an output."""
+        shape = self.volume.shape._replace(z=len(self.written))
+        return shape._replace(c=shape.c * len(self.estimates)) if kind == "units" else shape
+
+    def dtype(self, kind: str) -> np.dtype[Any]:
+        """Type of an output's pixels."""
+        return self.volume.dtype if kind == "image" else np.dtype(np.float32)
+
+    def size(self, kind: str) -> int:
+        """Bytes of an output's pixels."""
+        t, c, z, y, x = self.shape(kind)
+        return t * c * z * y * x * self.dtype(kind).itemsize
+
+    def sources(self, channel: int) -> list[StackSource]:
+        """The time points of one channel."""
+        return [StackSource(self.volume, channel, time) for time in range(self.volume.shape.t)]
+
+    def make_plans(self) -> tuple[Plan, ...]:
+        """Measure the grey values of every channel and resolve the settings."""
+        plans: list[Plan] = []
+        for channel in range(self.volume.shape.c):
+            measured = grey_range(*self.sources(channel), asked=self.settings.intensity)
+            span = (measured.low, measured.high)
+            if plans:  # the rest must not depend on how much memory is free by now
+                plans.append(dataclasses.replace(plans[0], intensity=span))
+                continue
+            plans.append(
+                make_plan(
+                    self.volume.shape[2:],
+                    self.volume.dtype,
+                    self.model.network,
+                    self.settings,
+                    span,
+                    model_hash=self.model.hash,
+                    want_noise="noise" in self.targets,
+                    want_units="units" in self.targets,
+                )
+            )
+        return tuple(plans)
+
+    def request(self) -> dict[str, Any]:
+        """What must be the same for an interrupted run to be resumed."""
+        return {
+            "input image": self.volume.fingerprint(),
+            "model": self.model.hash,
+            "package version": __version__,
+            "slices": None if self.slices is None else [self.slices.start, self.slices.stop],
+            **{ARGUMENTS[kind]: path.name for kind, path in self.targets.items()},
+            **dataclasses.asdict(self.settings),
+        }
+
+    def provenance(self, kind: str) -> dict[str, Any]:
+        """How an output was made, as it goes into its metadata."""
+        plan = self.plans[0].as_dict()
+        spans = [list(plan.intensity) for plan in self.plans]
+        plan["intensity"] = spans[0] if len(spans) == 1 else spans
+        return {
+            "program": "nrrn-fiji",
+            "version": __version__,
+            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "command": "denoise",
+            "content": CONTENTS[kind],
+            "input": self.volume.name,
+            "model": {"name": self.model.name, "hash": self.model.hash},
+            "settings": self.settings.asked(),
+            "slices": [self.written.start, self.written.stop],
+            "plan": plan,
+        }
+
+    def run(self, *, overwrite: bool, restart: bool, progress: Progress) -> int:
+        """Denoise everything that is not finished yet.
+
+        Returns
+        -------
+        int
+            How many slices an interrupted run had finished.
+        """
+        with PartialOutput(self.targets, overwrite=overwrite, restart=restart) as part:
+            request = self.request()
+            with part.no_space_said():
+                if part.begun:
+                    part.check(request)
+                    self.plans = _saved_plans(part)
+                else:
+                    self.plans = self.make_plans()
+                    part.check_space(sum(map(self.size, self.targets)))
+                    part.make_folders()
+            resumed = self.count(part.finished)
+            if part.finished:
+                progress.message(
+                    f"Going on with an interrupted run: {resumed} of {self.total} slices are "
+                    "finished already."
+                )
+            if not part.complete:
+                with part.no_space_said(), ExitStack() as files:
+                    writers = {
+                        kind: files.enter_context(self.writer(part, kind)) for kind in self.targets
+                    }
+                    if not part.begun:
+                        part.begin(request, {"channels": [plan.as_dict() for plan in self.plans]})
+                    try:
+                        self.compute(part, writers, progress)
+                    except Cancelled as stop:
+                        again = " Run the same command again to go on." if part.finished else ""
+                        raise Cancelled(f"Stopped: {part.kept()}{again}") from stop
+            with part.no_space_said():
+                part.finish()
+            return resumed
+
+    def writer(self, part: PartialOutput, kind: str) -> VolumeWriter:
+        """Lay out an output, or go on with it."""
+        about: dict[str, Any] = {
+            "shape": self.shape(kind),
+            "dtype": self.dtype(kind),
+            "slices": self.written,
+        }
+        if part.begun:
+            return reopen_volume(part.path(kind), self.volume, **about)
+        names = None
+        if kind == "units":
+            channels = self.volume.shape.c
+            names = [
+                name if channels == 1 else f"channel {channel}, {name}"
+                for channel in range(channels)
+                for name in self.estimates
+            ]
+        return create_volume(
+            part.path(kind),
+            self.volume,
+            **about,
+            same_values=kind != "noise",
+            channel_names=names,
+            provenance=self.provenance(kind),
+        )
+
+    def passes(self) -> Iterator[tuple[int, int]]:
+        """Every (time, channel), in the order in which they are denoised."""
+        for time_point in range(self.volume.shape.t):
+            for channel in range(self.volume.shape.c):
+                yield time_point, channel
+
+    def parts(self) -> list[range]:
+        """The slabs of one channel and time point."""
+        if self.settings.scans:
+            return [range(1)]
+        return list(slabs(self.written, self.plans[0].slab))
+
+    def count(self, finished: set[BlockKey]) -> int:
+        """How many slices these blocks hold."""
+        parts = self.parts()
+        return sum(len(parts[key.slab]) for key in finished if key.slab < len(parts))
+
+    def compute(
+        self, part: PartialOutput, writers: dict[str, VolumeWriter], progress: Progress
+    ) -> None:
+        """Denoise and write block after block."""
+        parts = self.parts()
+        first, depth = self.written.start, self.plans[0].slab
+        many = self.volume.shape.t * self.volume.shape.c > 1
+        before = 0
+        for time_point, channel in self.passes():
+            done = {
+                key.slab
+                for key in part.finished
+                if (key.time, key.channel) == (time_point, channel)
+            }
+            if len(done) < len(parts):
+                text = f"time point {time_point}, channel {channel}" if many else ""
+                skipped = sum(len(parts[slab]) for slab in done)
+                for block in denoise_slabs(
+                    StackSource(self.volume, channel, time_point),
+                    self.model.network,
+                    self.plans[channel],
+                    slices=self.slices,
+                    done=done,
+                    want_noise="noise" in writers,
+                    want_units="units" in writers,
+                    progress=_Share(progress, before + skipped, self.total, text),
+                ):
+                    _write(writers, block, block.start - first, channel, time_point)
+                    part.mark(BlockKey(time_point, channel, (block.start - first) // depth))
+            before += len(self.written)
+        progress.update(self.total, self.total)
+
+
+def _write(
+    writers: dict[str, VolumeWriter], block: Block, start: int, channel: int, time_point: int
+) -> None:
+    """Write a block into all outputs and see it to the disk."""
+    writers["image"].write(start, block.image, channel=channel, time=time_point)
+    if block.noise is not None:
+        writers["noise"].write(start, block.noise, channel=channel, time=time_point)
+    if block.units is not None:
+        count = len(block.units)
+        for number, estimate in enumerate(block.units):
+            writers["units"].write(
+                start, estimate, channel=channel * count + number, time=time_point
+            )
+    for writer in writers.values():
+        writer.flush()
+
+
+def _saved_plans(part: PartialOutput) -> tuple[Plan, ...]:
+    """Return the plans of an interrupted run, if they can be computed here."""
+    plans = tuple(Plan.from_dict(values) for values in part.plan["channels"])
+    try:
+        choose_device(plans[0].device)
+    except ValueError as error:
+        raise ValueError(
+            f"{part.folder} holds a run on the device {plans[0].device!r}, which this machine does "
+            "not have: go on there, or begin again with --restart (restart=True)."
+        ) from error
+    return plans
+
+
+def _open_job(
+    source: ImageSource,
+    out: str | Path,
+    model: str | Path | Model,
+    settings: DenoiseSettings | None,
+    slices: range | None,
+    noise_out: str | Path | None,
+    units_out: str | Path | None,
+    z_axis: str | None,
+) -> _Job:
+    """Open and check everything that can be checked before anything is written."""
+    settings = DenoiseSettings() if settings is None else settings
+    asked = {"image": out, "noise": noise_out, "units": units_out}
+    targets = {kind: Path(path) for kind, path in asked.items() if path is not None}
+    loaded = load_model(model)
+    loaded.network.check_units(settings.units)
+    volume = open_volume(source, z_axis=z_axis)
+    try:
+        _check_outputs(source, targets)
+        _check_slices(slices, settings, volume)
+    except BaseException:
+        volume.close()
+        raise
+    return _Job(volume, loaded, settings, slices, targets)
+
+
+def _check_outputs(source: ImageSource, targets: dict[str, Path]) -> None:
+    """Refuse outputs that would damage the input or each other."""
+    inputs: list[Path] = []
+    if isinstance(source, str | Path):
+        inputs = [Path(source)]
+        if not inputs[0].exists() and glob.has_magic(str(source)):
+            inputs = [Path(path) for path in glob.glob(str(source))]
+            for kind, path in targets.items():
+                if fnmatch(os.path.abspath(path), os.path.abspath(source)):
+                    raise ValueError(
+                        f"{ARGUMENTS[kind]} is {path}, which matches the input {source} and would "
+                        "be taken for a slice of it: choose an output elsewhere."
+                    )
+    elif not isinstance(source, np.ndarray):
+        inputs = [Path(path) for path in source]
+    check_distinct(inputs, {ARGUMENTS[kind]: path for kind, path in targets.items()})
+
+
+def _check_slices(slices: range | None, settings: DenoiseSettings, volume: Volume) -> None:
+    """Refuse slices that the volume does not have, or that make no sense."""
+    if slices is None:
+        return
+    if settings.scans:
+        raise ValueError(
+            f"slices is {slices.start}:{slices.stop}, but scans of one slice have no slices to "
+            "choose from: leave it out."
+        )
+    if slices.step != 1 or not 0 <= slices.start < slices.stop <= volume.shape.z:
+        raise ValueError(
+            f"slices is {slices.start}:{slices.stop}, but {volume.name} has slices "
+            f"0:{volume.shape.z} (the last number is left out): choose a range within these."
+        )
