@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -128,7 +128,7 @@ def long_help(option: Option) -> str:
         facts.append(f"{option.minimum:g} to {option.maximum:g}{unit}")
     elif option.minimum is not None:
         facts.append(f"at least {option.minimum:g}{unit}")
-    if option.kind is not Kind.FLAG and option.default is not None:
+    if option.kind is not Kind.FLAG and option.default not in (None, ""):
         facts.append(f"default: {option.default}")
     elif option.setting and option.kind in (Kind.INTEGER, Kind.NUMBER) and not says_default(option):
         facts.append("default: chosen for you")
@@ -242,20 +242,20 @@ def show_group_help(ctx: click.Context) -> int:
     return click.UsageError.exit_code
 
 
-def build() -> TableGroup:
-    """Return the whole ``nrrn`` command."""
+def build(commands: Sequence[Command], groups: Mapping[str, str]) -> TableGroup:
+    """Return the whole ``nrrn`` command for a table, and what its groups have in common."""
     root = TableGroup(
         "nrrn",
         "Denoise FIB-SEM stacks with the NRRN, the noise reconstruction and removal network.",
         "Every command has its own help with examples: nrrn denoise --help",
     )
     click.version_option(__version__, "-V", "--version", message="nrrn %(version)s")(root)
-    for command in COMMANDS:
+    for command in commands:
         first, *rest = command.name.split()
         parent: click.Group = root
         if rest:
             if first not in root.commands:
-                root.add_command(TableGroup(first, GROUPS[first]))
+                root.add_command(TableGroup(first, groups[first]))
             group = root.commands[first]
             assert isinstance(group, click.Group)
             parent = group
@@ -263,7 +263,7 @@ def build() -> TableGroup:
     return root
 
 
-nrrn = build()
+nrrn = build(COMMANDS, GROUPS)
 
 
 def show_warning(message: Warning | str, *rest: Any, **more: Any) -> None:

@@ -24,7 +24,7 @@ from typing import Any
 from .models import DEFAULT_MODEL
 from .progress import Progress
 from .reports import Reportable
-from .settings import DenoiseSettings, TrainSettings, field_info
+from .settings import DEVICE_HELP, DenoiseSettings, TrainSettings, field_info
 
 __all__ = ["COMMANDS", "GROUPS", "Command", "Kind", "Option", "find_command"]
 
@@ -336,7 +336,10 @@ MODEL_NAME = Option(
     position="NAME",
 )
 
-GROUPS = {"models": "List, show, import and remove models."}
+GROUPS = {
+    "models": "List, show, import and remove models.",
+    "study": "Measure denoisers as the paper does, on your own clean volumes.",
+}
 """What the commands of two words have in common, by their first word."""
 
 COMMANDS: tuple[Command, ...] = (
@@ -432,7 +435,7 @@ COMMANDS: tuple[Command, ...] = (
             "nrrn train clean1.tif clean2.tif -o mine.safetensors --poisson 1,50 --gaussian 10,75",
             f"nrrn train noisy.tif -o mine.safetensors --fine-tune {DEFAULT_MODEL} --minutes 5",
         ),
-        function="nrrn_fiji.api:train_files",
+        function="nrrn_fiji.train_job:train_files",
         settings=TrainSettings,
         counts="steps",
         clock="minutes",
@@ -468,6 +471,22 @@ COMMANDS: tuple[Command, ...] = (
                 default=False,
             ),
             OVERWRITE,
+            Option(
+                name="description",
+                label="Description",
+                help="A sentence for the model's card: what it is for.",
+                kind=Kind.TEXT,
+                default="",
+                expert=True,
+            ),
+            Option(
+                name="licence",
+                label="Licence",
+                help="Under which licence others may use the model, for its card.",
+                kind=Kind.TEXT,
+                default="",
+                expert=True,
+            ),
         ),
     ),
     Command(
@@ -525,6 +544,74 @@ COMMANDS: tuple[Command, ...] = (
             dataclasses.replace(
                 MODEL_NAME, help="The model's name. Shipped models cannot be removed."
             ),
+        ),
+    ),
+    Command(
+        name="study table2",
+        title="Table 2 of the paper",
+        summary="Score a model and the usual filters at eight levels of synthetic noise.",
+        description="PSNR and SSIM at Poisson peak 1, 4, 8, 30 and Gaussian sigma 10, 25, 35, 75, "
+        "on slices 10, 20, ... 110 of a clean volume. The filters are tuned for each level on "
+        "another volume, which must be one that no training saw.",
+        examples=(
+            "nrrn study table2 clean.tif --tuning other.tif -m mine.safetensors -o results/",
+            "nrrn study table2 clean.tif --tuning other.tif -o results/",
+        ),
+        function="nrrn_fiji.study:table2_files",
+        counts="steps",
+        options=(
+            Option(
+                name="volume",
+                label="Clean volume",
+                help="The clean stack that is scored.",
+                kind=Kind.IMAGE,
+                required=True,
+                position="VOLUME",
+            ),
+            Option(
+                name="tuning",
+                label="Tuning volume",
+                help="Another clean stack, on which the filters are tuned.",
+                kind=Kind.IMAGE,
+                required=True,
+            ),
+            Option(
+                name="model",
+                label="Model",
+                help="The model: a name or a .safetensors file; filters alone when left out.",
+                kind=Kind.MODEL,
+                spelling=("-m", "--model"),
+            ),
+            Option(
+                name="out",
+                label="Results folder",
+                help="The folder for the table, plots and pictures.",
+                kind=Kind.FILE,
+                required=True,
+                spelling=("-o", "--out"),
+            ),
+            Option(
+                name="all_images",
+                label="1, 2 and 3 images",
+                help="Also score the model with 1 and 2 images per slice.",
+                kind=Kind.FLAG,
+                default=False,
+            ),
+            Option(
+                name="write_card",
+                label="Write into the card",
+                help="Also put the table into the card of the model's file.",
+                kind=Kind.FLAG,
+                default=False,
+            ),
+            Option(
+                name="seed",
+                label="Seed",
+                help="Seed of the synthetic noise.",
+                kind=Kind.INTEGER,
+                default=0,
+            ),
+            Option(name="device", label="Device", help=DEVICE_HELP, kind=Kind.TEXT),
         ),
     ),
 )
