@@ -228,6 +228,13 @@ class ImageMetadata:
             changes.update(luts=(), channel_names=())
         if channel_names is not None:
             changes["channel_names"] = tuple(channel_names)
+            if self.ome_xml is None:  # ImageJ has no names of channels, but shows labels
+                labels = changes.get("labels") or ("",) * shape.planes
+                names = channel_names * (shape.t * shape.z)
+                changes["labels"] = tuple(
+                    f"{name}: {label}" if label else name
+                    for name, label in zip(names, labels, strict=True)
+                )
         if not same_channels or not same_values:
             changes["ranges"] = ()
         lines = list(self.lines)
