@@ -120,15 +120,9 @@ def picture_grid(
             )
         x = margin + left
         for column, (text, image) in enumerate(row):
-            figure.figimage(
-                image,
-                xo=x,
-                yo=height - y - image.shape[0],
-                cmap="gray",
-                vmin=0,
-                vmax=1,
-                origin="upper",
-            )
+            # As colours of 8 bits: a colour map would round the grey values in its own way.
+            colours = np.round(image * 255).astype(np.uint8)[..., None].repeat(3, axis=2)
+            figure.figimage(colours, xo=x, yo=height - y - image.shape[0], origin="upper")
             figure.text(
                 (x + image.shape[1] / 2) / width,
                 1 - (y - 6) / height,
@@ -202,6 +196,7 @@ def loss_curve(
         If steps and values differ in number, or there is no loss at all.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     for name, marks, values in (
         ("losses", steps, losses),
@@ -247,6 +242,7 @@ def loss_curve(
         wide_scale(axes[1], held_out)
         axes[1].set_ylabel(criterion)
     axes[-1].set_xlabel("Step")
+    axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     for panel in axes:
         plain(panel)
         panel.grid(axis="y", color="#e8eaed", linewidth=0.8)
@@ -352,9 +348,15 @@ def fitting_size(text: str, width: int) -> float:
 
 def wide_scale(axes: Axes, values: NDArray[np.float64]) -> None:
     """Use a logarithmic axis where positive values span more than a factor of five."""
+    from matplotlib.ticker import FuncFormatter
+
     finite = values[np.isfinite(values)]
     if finite.size and finite.min() > 0 and finite.max() > 5 * finite.min():
         axes.set_yscale("log")
+        # Plain numbers on both kinds of ticks, and on 1, 2 and 5 alone.
+        text = FuncFormatter(lambda value, _: f"{value:.3g}" if f"{value:e}"[0] in "125" else "")
+        axes.yaxis.set_major_formatter(text)
+        axes.yaxis.set_minor_formatter(text)
 
 
 def plain(axes: Axes) -> None:
@@ -363,7 +365,7 @@ def plain(axes: Axes) -> None:
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
         axes.spines[side].set_color(FAINT)
-    axes.tick_params(colors=INK, labelsize=9, color=FAINT)
+    axes.tick_params(which="both", color=FAINT, labelcolor=INK, labelsize=9)
 
 
 def save(figure: Figure, path: str | Path) -> None:

@@ -1,0 +1,158 @@
+"""Scores as people and programs read them: Markdown, CSV, and a plot.
+
+Each function turns the rows of a study into one form.  This module must never measure, and never
+drop a row: what was scored is shown.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from .plots import COLOURS, Dot, dot_plot
+from .scoring import Level, Row
+
+__all__ = ["as_csv", "as_markdown", "best_filter", "levels_of", "lines_of", "plot_scores"]
+
+UNTREATED = ("input", "mean")
+NETWORK = "nrrn"
+DIGITS = {"psnr": 2, "ssim": 3, "ssim127": 4}
+TITLES = {"psnr": "PSNR (dB)", "ssim": "SSIM (window 7)", "ssim127": "SSIM (window 127)"}
+
+
+def levels_of(rows: Sequence[Row]) -> list[Level]:
+    """Return the noise levels in the order of the rows."""
+    return list(dict.fromkeys(row.level for row in rows))
+
+
+def lines_of(rows: Sequence[Row]) -> list[list[Row]]:
+    """Return the lines of the table: one method each, its rows in the order of the levels."""
+    lines: dict[tuple[str, int, bool], list[Row]] = {}
+    for row in rows:
+        lines.setdefault(row.key, []).append(row)
+    return list(lines.values())
+
+
+def best_filter(rows: Sequence[Row], level: Level, metric: str, *, corrected: bool) -> Row:
+    """Return the row of the filter with the best mean at a level.
+
+    Parameters
+    ----------
+    rows
+        The rows of a study.
+    level
+        The noise level.
+    metric
+        "psnr" or "ssim".
+    corrected
+        Whether filters with grey correction compete too.
+    """
+    filters = [
+        row
+        for row in rows
+        if row.level == level
+        and row.method not in (*UNTREATED, NETWORK)
+        and (corrected or not row.corrected)
+    ]
+    return max(filters, key=lambda row: row.mean(metric))
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """Return one line per row: level, method, setting, mean and standard deviation."""
+    metrics = list(rows[0].scores)
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    columns = [f"{metric}_{what}" for metric in metrics for what in ("mean", "sd")]
+    table.writerow(
+        ["noise", "level", "method", "label", "images", "corrected", *columns, "slices", "setting"]
+    )
+    for row in rows:
+        values = [f"{value:.6g}" for m in metrics for value in (row.mean(m), row.sd(m))]
+        table.writerow(
+            [
+                row.level.kind,
+                f"{row.level.value:g}",
+                row.method,
+                row.label,
+                row.images,
+                int(row.corrected),
+                *values,
+                len(row.scores[metrics[0]]),
+                json.dumps(row.setting) if row.setting else "",
+            ]
+        )
+    return text.getvalue()
+
+
+def as_markdown(rows: Sequence[Row], note: str) -> str:
+    """Return a table per metric, mean ± standard deviation, the best of every level in bold.
+
+    Parameters
+    ----------
+    rows
+        The rows of a study; every method at every level.
+    note
+        What was measured on what; stands above.
+    """
+    levels = levels_of(rows)
+    parts = [note.strip()]
+    for metric in rows[0].scores:
+        digits = DIGITS[metric]
+        top = {
+            level: max(round(row.mean(metric), digits) for row in rows if row.level == level)
+            for level in levels
+        }
+        header = [TITLES[metric], *(level.label for level in levels)]
+        table = [f"| {' | '.join(header)} |", "|---" + "|---:" * len(levels) + "|"]
+        for line in lines_of(rows):
+            cells = []
+            for row in line:
+                cell = f"{row.mean(metric):.{digits}f} ± {row.sd(metric):.{digits}f}"
+                best = round(row.mean(metric), digits) == top[row.level]
+                cells.append(f"**{cell}**" if best else cell)
+            table.append(f"| {line[0].label} | {' | '.join(cells)} |")
+        parts.append("\n".join(table))
+    return "\n\n".join(parts) + "\n"
+
+
+def plot_scores(rows: Sequence[Row], path: Path, metric: str = "psnr") -> None:
+    """Save a panel per noise level with a dot per method; grey-corrected filters are hollow.
+
+    The noisy input, which would squeeze everything else together, stands in the panel's title.
+
+    Parameters
+    ----------
+    rows
+        The rows of a study.
+    path
+        The PNG file to write.
+    metric
+        "psnr", "ssim" or "ssim127".
+    """
+    digits = min(3, DIGITS[metric])
+    panels = []
+    for level in levels_of(rows):
+        here = [row for row in rows if row.level == level]
+        corrected = {(row.method, row.images): row.mean(metric) for row in here if row.corrected}
+        dots = [
+            Dot(
+                row.label,
+                row.mean(metric),
+                row.sd(metric),
+                COLOURS[row.method],
+                corrected.get((row.method, row.images)),
+            )
+            for row in here
+            if not row.corrected and row.method != "input"
+        ]
+        noisy = next(row.mean(metric) for row in here if row.method == "input")
+        panels.append((f"{level.label}  (input {noisy:.{digits}f})", dots))
+    dot_plot(
+        panels,
+        path,
+        axis=f"{TITLES[metric]}, mean and standard deviation over slices",
+        note="Hollow: after the grey correction that undoes the expected clipping",
+    )
