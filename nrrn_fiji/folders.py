@@ -74,7 +74,7 @@ class PictureVolume(Volume):
 
     def __init__(self, path: Path) -> None:
         try:
-            facts = imageio.improps(path)
+            facts = imageio.improps(path, plugin="pillow")
         except OSError as error:
             if isinstance(error, FileNotFoundError):
                 raise
@@ -91,7 +91,7 @@ class PictureVolume(Volume):
     def _read_plane(self, out: Array, t: int, c: int, z: int) -> None:
         assert self.path is not None
         try:
-            out[...] = imageio.imread(self.path)
+            out[...] = imageio.imread(self.path, plugin="pillow")
         except (OSError, SyntaxError, ValueError) as error:
             if isinstance(error, FileNotFoundError):
                 raise

@@ -174,6 +174,7 @@ def compose(
     channel_names: tuple[str, ...] = (),
     colours: tuple[tuple[int, int, int], ...] = (),
     description: str = "",
+    lines: tuple[str, ...] = (),
 ) -> str:
     """Return a first OME-XML text for an image that had none; :func:`rewrite` completes it.
 
@@ -183,14 +184,14 @@ def compose(
         Colour (red, green, blue) of every channel, or empty.
     description
         Free text, such as ImageJ's Info.
+    lines
+        ImageJ's "key=value" lines, kept as an annotation named "imagej".
     """
     space = f"{{{NAMESPACE}}}"
     root = Element(f"{space}OME", Creator="nrrn-fiji")
     image = ElementTree.SubElement(root, f"{space}Image", ID="Image:0", Name=name)
     if description:
-        # Characters that XML cannot hold would make the whole text unreadable.
-        text = "".join(c for c in description if c.isprintable() or c in "\n\t")
-        ElementTree.SubElement(image, f"{space}Description").text = text
+        ElementTree.SubElement(image, f"{space}Description").text = _printable(description)
     pixels = ElementTree.SubElement(
         image, f"{space}Pixels", ID="Pixels:0", DimensionOrder="XYCZT", Type=_pixel_type(dtype)
     )
@@ -211,7 +212,22 @@ def compose(
         if i < len(colours):
             rgba = bytes((*colours[i], 255))
             channel.set("Color", str(int.from_bytes(rgba, "big", signed=True)))
+    pairs = [line.split("=", 1) for line in lines if "=" in line]
+    if pairs:
+        label = "Annotation:imagej-0"
+        ElementTree.SubElement(image, f"{space}AnnotationRef", ID=label)
+        notes = ElementTree.SubElement(root, f"{space}StructuredAnnotations")
+        note = ElementTree.SubElement(notes, f"{space}MapAnnotation", ID=label, Namespace="imagej")
+        entries = ElementTree.SubElement(note, f"{space}Value")
+        for key, value in pairs:
+            entry = ElementTree.SubElement(entries, f"{space}M", K=_printable(key))
+            entry.text = _printable(value)
     return _text(root, "")
+
+
+def _printable(text: str) -> str:
+    """Return text without the characters that XML cannot hold."""
+    return "".join(c for c in text if c.isprintable() or c in "\n\t")
 
 
 def _pixel_type(dtype: str) -> str:
@@ -226,10 +242,7 @@ def _parse(xml: str) -> tuple[Element, str]:
         text = xml[xml.index("?>") + 2 :] if xml.lstrip().startswith("<?xml") else xml
         root = ElementTree.fromstring(text.strip().strip("\0"))
     except (ElementTree.ParseError, ValueError) as error:
-        raise ValueError(
-            f"The OME-XML inside the file is damaged ({error}): save the image again from Fiji "
-            "(File > Save As > Tiff) and use that."
-        ) from error
+        raise ValueError(f"its OME-XML is not well-formed: {error}") from error
     return root, root.tag[: root.tag.index("}") + 1] if "}" in root.tag else ""
 
 
@@ -254,10 +267,7 @@ def _image(root: Element, space: str, shape: VolumeShape) -> Element:
             sizes = tuple(int(pixels.get(f"Size{axis}", "1")) for axis in "TCZYX")
             if sizes == tuple(shape):
                 return image
-    raise ValueError(
-        f"The OME-XML inside the file describes no image of the size found, {tuple(shape)} (T, C, "
-        "Z, Y, X): save the image again from Fiji (File > Save As > Tiff) and use that."
-    )
+    raise ValueError(f"its OME-XML describes no image of size {tuple(shape)} (T, C, Z, Y, X)")
 
 
 def _pixels(image: Element, space: str) -> Element:

@@ -78,11 +78,26 @@ def _quiet() -> Iterator[None]:
         log.setLevel(before)
 
 
-def _damaged(path: Path, what: str) -> ValueError:
-    """Return the error for a file that ends too early or contradicts itself."""
-    return ValueError(
-        f"{path} is damaged or incomplete ({what}): copy it again, or save it again from Fiji."
-    )
+class _DamagedError(ValueError):
+    """A file that ends too early or contradicts itself."""
+
+    def __init__(self, path: Path, what: object) -> None:
+        text = " ".join(str(what).split())
+        super().__init__(
+            f"{path} is damaged or incomplete ({text}): copy it again, or save it again from Fiji."
+        )
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn whatever goes wrong inside a reader of foreign bytes into a sentence."""
+    try:
+        with _quiet():
+            yield
+    except (OSError, _DamagedError):
+        raise
+    except Exception as error:
+        raise _DamagedError(path, error or type(error).__name__) from error
 
 
 class TiffVolume(Volume):
@@ -114,29 +129,27 @@ class TiffVolume(Volume):
             ) from error
         try:
             self._open(path, probe)
-        except (OSError, ValueError):
+        except BaseException:
             self._tif.close()
             raise
-        except Exception as error:
-            self._tif.close()
-            raise _damaged(path, f"{type(error).__name__}: {error}") from error
 
     def _open(self, path: Path, probe: bool) -> None:
         """Find the planes, and what the file says about them."""
         tif = self._tif
-        with _quiet():
+        with _reading(path):
             _check_directories(path, tif)
             if not tif.series or not len(tif.pages):
-                raise _damaged(path, "it holds no image")
+                raise _DamagedError(path, "it holds no image")
             series = tif.series[0]
             page = series.keyframe
-            dtype = _grey_dtype(path, page)
-            notes = []
-            if len(tif.series) > 1:
-                notes.append(f"{path.name} holds {len(tif.series)} images; only the first is read.")
-            shape, order = _dimensions(path, series)
+        dtype = _grey_dtype(path, page)
+        shape, order = _dimensions(path, series)
+        with _reading(path):
             _check_complete(path, tif, series, shape)
             metadata = _read_metadata(tif, series, shape)
+        notes = []
+        if len(tif.series) > 1:
+            notes.append(f"{path.name} holds {len(tif.series)} images; only the first is read.")
         self._order = order
         self._pages = series.pages
         self._per_page = max(1, shape.planes // len(series.pages))
@@ -160,17 +173,24 @@ class TiffVolume(Volume):
             buffer: Any = out.data.cast("B")
             if file.readinto(buffer) != out.nbytes:
                 assert self.path is not None
-                raise _damaged(self.path, f"plane {index} ends too early")
+                raise _DamagedError(self.path, f"plane {index} ends too early")
             if not self._native:
                 out.byteswap(inplace=True)
             return
         page = self._pages[index // self._per_page]
         assert page is not None
+        file = page.parent.filehandle
+        elsewhere = file.closed  # in another file of a divided OME-TIFF
         try:
             with _quiet():
+                if elsewhere:
+                    file.open()
                 planes = page.asarray().reshape(self._per_page, *out.shape)
         except Exception as error:
             raise self._unreadable(index, error) from error
+        finally:
+            if elsewhere:
+                file.close()
         out[...] = planes[index % self._per_page]
 
     def _unreadable(self, index: int, error: Exception) -> Exception:
@@ -183,7 +203,7 @@ class TiffVolume(Volume):
                 f"{self.path} is compressed ({self.compression}), and reading that needs the "
                 'package imagecodecs: run "pip install imagecodecs".'
             )
-        return _damaged(self.path, f"plane {index} cannot be decoded: {error}")
+        return _DamagedError(self.path, f"plane {index} cannot be decoded: {error}")
 
     def _identity(self) -> str:
         assert self.path is not None
@@ -214,7 +234,7 @@ def _check_directories(path: Path, tif: tifffile.TiffFile) -> None:
     seen = set()
     while offset:
         if offset in seen:
-            raise _damaged(path, "its list of planes runs in a circle")
+            raise _DamagedError(path, "its list of planes runs in a circle")
         seen.add(offset)
         if offset + form.tagnosize > size:
             break
@@ -231,7 +251,7 @@ def _check_directories(path: Path, tif: tifffile.TiffFile) -> None:
     # whether all pixels are there is checked later.
     if first in seen and tif.is_imagej and len(seen) > 1:
         return
-    raise _damaged(path, f"plane {len(seen)} lies beyond its end")
+    raise _DamagedError(path, f"plane {len(seen)} lies beyond its end")
 
 
 def _grey_dtype(path: Path, page: tifffile.TiffPage) -> np.dtype[Any]:
@@ -296,21 +316,21 @@ def _check_complete(
         counts = [ij.get(key, 1) for key in ("channels", "slices", "frames")]
         announced = max(math.prod(int(n) for n in counts), int(ij.get("images", 1)))
         if announced > shape.planes:
-            raise _damaged(path, f"it announces {announced} planes, {shape.planes} are there")
+            raise _DamagedError(path, f"it announces {announced} planes, {shape.planes} are there")
     if series.dataoffset is not None and not series.is_multifile:
         page = series.keyframe
         assert page.dtype is not None
         if series.dataoffset + math.prod(shape) * page.dtype.itemsize > size:
-            raise _damaged(path, "its pixels end too early")
+            raise _DamagedError(path, "its pixels end too early")
         return
     for index, frame in enumerate(series.pages):
         if frame is None:
-            raise _damaged(path, f"plane {index} of {len(series.pages)} is missing")
+            raise _DamagedError(path, f"plane {index} of {len(series.pages)} is missing")
         if frame.parent is not tif:
             continue
         ends = (a + n for a, n in zip(frame.dataoffsets, frame.databytecounts, strict=False))
         if not frame.dataoffsets or max(ends) > size:
-            raise _damaged(path, f"the pixels of plane {index} end too early")
+            raise _DamagedError(path, f"the pixels of plane {index} end too early")
 
 
 def _raw(tif: tifffile.TiffFile, tag: tifffile.TiffTag) -> bytes:
@@ -341,7 +361,7 @@ def _read_metadata(
     page = tif.pages.first
     assert isinstance(page, tifffile.TiffPage)
     values: dict[str, Any] = {"kind": "tiff", "axes": series.axes, "byteorder": tif.byteorder}
-    values["white_is_zero"] = int(page.photometric or 1) == 0
+    values["white_is_zero"] = page.photometric == tifffile.PHOTOMETRIC.MINISWHITE
     values["colormap"] = page.colormap
     values["software"] = _text(tif, page, 305)
     values["datetime"] = _text(tif, page, 306)
@@ -361,6 +381,8 @@ def _read_metadata(
     if tif.is_ome and series.kind == "ome":
         values.update(_ome_entries(tif, shape, values.get("info", "")))
     elif tif.is_imagej:
+        if not description.startswith(("ImageJ=", "SCIFIO=")):
+            description = page.imagej_description or ""
         values.update(_imagej_lines(description, values.get("resolution")))
     elif description and not (tif.is_shaped and description.startswith('{"shape"')):
         # ImageJ, too, keeps a description it does not know as Info.
@@ -462,10 +484,11 @@ def create_tiff(
     info = metadata.info
     if provenance is not None:
         info = "\n".join(filter(None, (info.rstrip("\n"), provenance_line(provenance))))
-    extra: list[Any] = list((*tag, True) for tag in metadata.tags)
+    extra: list[Any] = [(*tag, True) for tag in metadata.tags]
     if metadata.ome_xml is not None or large or is_ome_name(path):
         description = _ome_description(path, metadata, like, shape, dtype, slices, provenance)
-        keep_entries = bool(metadata.labels or metadata.luts or metadata.roi or metadata.overlays)
+        # ImageJ's own entries travel in OME-TIFF, too: they hold what OME has no place for.
+        keep_entries = metadata.kind != "ome" or bool(metadata.labels or metadata.luts)
     else:
         description = _imagej_description(metadata, shape).encode("latin-1")
         keep_entries = True
@@ -567,6 +590,7 @@ def _ome_description(
             channel_names=metadata.channel_names,
             colours=tuple((r, g, b) for r, g, b in colours),
             description=metadata.info,
+            lines=metadata.lines,
         )
     return ome.rewrite(
         xml,

@@ -58,6 +58,16 @@ __all__ = [
 Array = NDArray[Any]
 
 
+def _looks_rgb(array: Array) -> bool:
+    """Return whether an array is more likely (Y, X, colour) than (Z, Y, X) with tiny planes."""
+    return (
+        array.ndim == 3
+        and array.shape[2] in (3, 4)
+        and min(array.shape[:2]) > 4
+        and array.dtype.name == "uint8"
+    )
+
+
 class ArrayVolume(Volume):
     """An array in memory as a volume, without a copy.
 
@@ -74,7 +84,7 @@ class ArrayVolume(Volume):
                 f"the array has {array.ndim} axes {array.shape}, but it must be (Z, Y, X) or "
                 "(Y, X): give one channel and time point at a time."
             )
-        if array.ndim == 3 and array.shape[2] in (3, 4) and dtype.name == "uint8":
+        if _looks_rgb(array):
             raise ValueError(
                 f"the array has shape {array.shape}, which looks like a colour (RGB) image, but "
                 "grey values (Z, Y, X) are needed: give one channel."
