@@ -123,17 +123,16 @@ def metavar(option: Option) -> str:
 def long_help(option: Option) -> str:
     """Return an option's help with its default and range."""
     facts = []
-    unit = f" {option.unit}" if option.unit else ""
+    if option.unit:
+        facts.append(f"in {option.unit}")
     if option.minimum is not None and option.maximum is not None:
-        facts.append(f"{option.minimum:g} to {option.maximum:g}{unit}")
+        facts.append(f"{option.minimum:g} to {option.maximum:g}")
     elif option.minimum is not None:
-        facts.append(f"at least {option.minimum:g}{unit}")
+        facts.append(f"at least {option.minimum:g}")
     if option.kind is not Kind.FLAG and option.default not in (None, ""):
         facts.append(f"default: {option.default}")
     elif option.setting and option.kind in (Kind.INTEGER, Kind.NUMBER) and not says_default(option):
         facts.append("default: chosen for you")
-    if option.required and not option.position:
-        facts.append("required")
     return f"{option.help} [{'; '.join(facts)}]" if facts else option.help
 
 
