@@ -264,10 +264,10 @@ class TrainSettings(Checked):
         maximum=0.5,
         expert=True,
     )
-    flips: bool = setting(
-        True,
-        label="Flips and transposes",
-        help="Augment with flips and transposes in the plane.",
+    keep_orientation: bool = setting(
+        False,
+        label="Keep orientation",
+        help="Do not augment with flips and transposes.",
         expert=True,
     )
     rescale: tuple[float, float] | None = setting(

@@ -12,6 +12,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
@@ -317,6 +318,22 @@ class Job:
     stacks: tuple[TrainingStack, ...]
     fingerprint: str
     parent: Model | None
+    asked: TrainSettings
+    """The settings before anything was filled in."""
+
+    def command(self, out: Path) -> str:
+        """Return the command line that asks for this training."""
+        words = ["nrrn", "train", *dict.fromkeys(stack.source for stack in self.stacks)]
+        words += ["-o", out.name]
+        if self.parent is not None:
+            words += ["--fine-tune", self.parent.name]
+        for name, value in self.asked.asked().items():
+            words.append("--" + name.replace("_", "-"))
+            if isinstance(value, tuple):
+                words.append(",".join(f"{number:g}" for number in value))
+            elif value is not True:
+                words.append(str(value))
+        return shlex.join(words)
 
     def described(self) -> str:
         """Return the settings that were chosen, in a sentence."""
@@ -345,6 +362,7 @@ def prepare(
 ) -> Job:
     """Read the stacks and fill in what the settings leave open."""
     parent = None if fine_tune is None else load_model(fine_tune)
+    asked = settings
     settings = with_architecture(settings, parent)
     device = choose_device(settings.device)
     synthetic = settings.poisson is not None or settings.gaussian is not None
@@ -375,6 +393,7 @@ def prepare(
         tuple(data),
         fingerprint(data, parent),
         parent,
+        asked,
     )
 
 
@@ -434,9 +453,8 @@ def read_stacks(
                     name = volume.name
                     if shape.c * shape.t > 1:
                         name += f" (channel {channel}, time {time_point})"
-                    read.append(
-                        TrainingStack(without_invalid(part, name, progress), tuple(span), name)
-                    )
+                    filled = without_invalid(part, name, progress)
+                    read.append(TrainingStack(filled, (span.low, span.high), name, volume.name))
     return read
 
 
@@ -519,7 +537,7 @@ def write_course(files: Beside, history: training.History, settings: TrainSettin
     rows = csv.writer(table)
     rows.writerow(["step", "loss", "learning_rate", "validation_error"])
     for index, (loss, rate) in enumerate(zip(history.losses, history.rates, strict=True), 1):
-        rows.writerow([index, repr(loss), f"{rate:.4g}", repr(validation.get(index, ""))[0:]])
+        rows.writerow([index, loss, f"{rate:.4g}", validation.get(index, "")])
     write_whole(files.losses, table.getvalue().encode())
     steps = list(validation)
     loss_curve(
@@ -594,6 +612,7 @@ def write_model(
         "licence": licence,
         "intensity": spans.pop() if len(spans) == 1 else None,
         "training": {
+            "command": job.command(files.model),
             "objective": settings.objective,
             "data": [
                 {

@@ -59,11 +59,14 @@ class TrainingStack:
         Grey values that map to 0 and 1.
     name
         What to call the stack in messages and in the model's card.
+    source
+        Name of the file it was read from.
     """
 
     array: NDArray[np.generic]
     intensity: tuple[float, float]
     name: str = "stack"
+    source: str = "stack"
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ class SampleSettings:
     batch: int
     scans: bool = False
     isotropic: bool = False
-    flips: bool = True
+    keep_orientation: bool = False
     rescale: tuple[float, float] | None = None
     poisson: tuple[float, float] | None = None
     gaussian: tuple[float, float] | None = None
@@ -240,7 +243,9 @@ class TripletSampler:
             Edge of the crop in pixels; made smaller where the held-out part is.
         """
         shown = copy.copy(self)
-        shown.settings = replace(self.settings, objective="consensus", flips=False, rescale=None)
+        shown.settings = replace(
+            self.settings, objective="consensus", keep_orientation=True, rescale=None
+        )
         largest = min(min(box.array.shape[1:]) for box in self.held_out)
         rng = np.random.default_rng([self.settings.seed, VALIDATION_STREAM + 1])
         return shown._batch(rng, self.held_out, 1, min(crop, largest))
@@ -303,7 +308,7 @@ class TripletSampler:
         else:
             chosen = int(rng.integers(1, depth - 1)) + np.array([-1, 0, 1])
         triplet = np.stack([array[index, y : y + size, x : x + size] for index in chosen])
-        if augment and settings.flips:
+        if augment and not settings.keep_orientation:
             for axis in (0, 1, 2):
                 if rng.random() < 0.5:
                     triplet = np.flip(triplet, axis)

@@ -1,0 +1,177 @@
+"""Training samples: what is cut from where, with which noise, and that a seed decides."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from nrrn_fiji.triplets import SampleSettings, TrainingStack, TripletSampler, mask_pixels
+
+PLAIN = SampleSettings(objective="consensus", crop=16, batch=4, keep_orientation=True)
+
+
+def numbered(depth: int = 20, height: int = 40, width: int = 48) -> np.ndarray:
+    """A stack whose every pixel says where it is: z·10⁴ + y·10² + x."""
+    z, y, x = np.mgrid[:depth, :height, :width]
+    return (z * 10_000 + y * 100 + x).astype(np.float32)
+
+
+def sampler(settings: SampleSettings, *arrays: np.ndarray) -> TripletSampler:
+    stacks = [TrainingStack(array, (0.0, 1.0)) for array in arrays or (numbered(),)]
+    return TripletSampler(stacks, settings)
+
+
+def test_a_triplet_is_three_adjacent_slices_at_one_place() -> None:
+    batch = sampler(PLAIN).batch(0)
+    assert batch.centre.shape == (4, 1, 16, 16)
+    np.testing.assert_array_equal(batch.centre - batch.previous, 10_000)
+    np.testing.assert_array_equal(batch.following - batch.centre, 10_000)
+    np.testing.assert_array_equal(np.diff(batch.centre, axis=-1), 1)
+    np.testing.assert_array_equal(np.diff(batch.centre, axis=-2), 100)
+
+
+def test_a_step_has_the_same_samples_whatever_came_before() -> None:
+    first, second = sampler(PLAIN), sampler(PLAIN)
+    for step in range(5):
+        first.batch(step)
+    for one, other in zip(first.batch(7), second.batch(7), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert not np.array_equal(first.batch(7).centre, first.batch(8).centre)
+    other_seed = sampler(replace(PLAIN, seed=1))
+    assert not np.array_equal(first.batch(7).centre, other_seed.batch(7).centre)
+
+
+@pytest.mark.parametrize("isotropic", [False, True])
+def test_training_never_sees_the_held_out_slices(isotropic: bool) -> None:
+    made = sampler(replace(PLAIN, isotropic=isotropic, keep_orientation=False, batch=200))
+    seen = np.concatenate([np.ravel(part) for part in made.batch(0)[:3]]) // 10_000
+    assert seen.max() == 16  # 20 slices less the last 3
+    held_out = np.concatenate([b.following.ravel() for b in made.validation(30, 16)]) // 10_000
+    assert held_out.min() >= 17
+
+
+def test_a_shallow_stack_holds_out_a_strip_instead() -> None:
+    made = sampler(replace(PLAIN, batch=300), numbered(depth=4))
+    seen = made.batch(0).centre % 100
+    held_out = np.concatenate([b.previous.ravel() % 100 for b in made.validation(20, 16)])
+    assert seen.max() < held_out.min()
+
+
+def test_isotropic_cuts_along_all_three_axes() -> None:
+    batch = sampler(replace(PLAIN, isotropic=True, batch=64), numbered(40, 40, 40)).batch(0)
+    steps = {int(round(value)) for value in (batch.following - batch.centre)[:, 0, 0, 0]}
+    assert steps == {1, 100, 10_000}
+
+
+def test_flips_reverse_and_transpose() -> None:
+    batch = sampler(replace(PLAIN, keep_orientation=False, batch=64)).batch(0)
+    along_x = {int(v) for v in (batch.centre[:, 0, 0, 1] - batch.centre[:, 0, 0, 0])}
+    assert along_x == {1, -1, 100, -100}
+    along_z = {int(v) for v in (batch.centre - batch.previous)[:, 0, 0, 0]}
+    assert along_z == {10_000, -10_000}
+
+
+def test_scans_may_be_combined_in_any_order() -> None:
+    scans = np.arange(4, dtype=np.float32)[:, None, None] * np.ones((4, 40, 80), np.float32)
+    batch = sampler(replace(PLAIN, scans=True, batch=64), scans).batch(0)
+    triples = {tuple(int(part[i, 0, 0, 0]) for part in batch[:3]) for i in range(64)}
+    assert all(len(set(triple)) == 3 for triple in triples)
+    assert {triple[1] for triple in triples} == {0, 1, 2, 3}
+
+
+def test_grey_values_are_mapped_and_not_clipped() -> None:
+    stack = TrainingStack(np.full((9, 32, 32), 3000, np.uint16), (1000.0, 2000.0))
+    assert np.all(TripletSampler([stack], PLAIN).batch(0).centre == 2.0)
+
+
+def test_masking_replaces_about_the_fraction_by_a_neighbour_within_two_pixels() -> None:
+    y, x = np.mgrid[:100, :100]
+    image = (y * 1000 + x).astype(np.float32)
+    masked, mask = mask_pixels(image, 0.06, np.random.default_rng(0))
+    assert mask.mean() == pytest.approx(0.06, abs=0.01)
+    np.testing.assert_array_equal(masked[~mask], image[~mask])
+    moved_y, moved_x = masked // 1000 - y, masked % 1000 - x
+    assert np.abs(moved_y).max() == 2 and np.abs(moved_x).max() == 2
+    # No pixel keeps its own value: the network could copy it.
+    assert np.all(masked[mask] != image[mask])
+
+
+def test_the_masked_objective_shows_the_replaced_centre_and_asks_for_the_recorded_one() -> None:
+    batch = sampler(replace(PLAIN, objective="masked", mask=0.1)).batch(3)
+    replaced = batch.weight > 0
+    assert np.all((batch.centre != batch.target) == replaced)
+    # Weights are normalised: their mean is 1 whatever the number of replaced pixels.
+    np.testing.assert_allclose(batch.weight.mean(axis=(1, 2, 3)), 1, rtol=1e-5)
+    np.testing.assert_array_equal(batch.target - batch.previous, 10_000)
+
+
+def flat(value: float = 0.5) -> np.ndarray:
+    return np.full((20, 64, 64), value, np.float32)
+
+
+def test_the_clean_objective_asks_for_the_clean_centre_weighted_by_its_noise() -> None:
+    settings = replace(
+        PLAIN, objective="clean", gaussian=(51.0, 51.0), crop=64, poisson=None, batch=8
+    )
+    batch = sampler(settings, flat()).batch(0)
+    np.testing.assert_array_equal(batch.target, 0.5)
+    assert batch.centre.std() == pytest.approx(0.2, rel=0.05)
+    assert batch.weight.ravel() == pytest.approx([1 / (0.2**2 + 0.003)] * 8)
+
+
+def test_poisson_weights_follow_brightness_and_peak() -> None:
+    settings = replace(PLAIN, objective="clean", poisson=(10.0, 10.0), crop=64)
+    batch = sampler(settings, flat(0.5)).batch(0)
+    assert batch.weight.ravel() == pytest.approx([1 / (0.05 + 0.003)] * 4)
+    assert batch.previous.var() == pytest.approx(0.05, rel=0.1)
+
+
+def test_spread_levels_give_either_kind_or_both_and_reach_low_peaks() -> None:
+    settings = replace(
+        PLAIN, objective="clean", poisson=(1.0, 50.0), gaussian=(10.0, 75.0), batch=400
+    )
+    variance = 1 / sampler(settings, flat(0.5)).batch(0).weight.ravel() - 0.003
+    # Peaks below 4 have a variance above 0.125, more than sigma 75 alone has (0.0865).  Spread
+    # over the logarithm they are 35 % of the peaks; drawn evenly, 6 %.
+    assert 0.15 < np.mean(variance > 0.125) < 0.35
+    assert variance.min() < 0.01 and variance.max() < 0.5 + 0.0866
+
+
+def test_clipped_samples_stay_in_range_and_others_do_not() -> None:
+    settings = replace(PLAIN, objective="clean", gaussian=(75.0, 75.0), crop=64)
+    clipped = sampler(replace(settings, clipped=1.0), flat()).batch(0).centre
+    assert clipped.min() == 0 and clipped.max() == 1
+    assert sampler(settings, flat()).batch(0).centre.min() < 0
+
+
+def test_consensus_validates_by_masked_centre_error_because_its_loss_cannot_see_blur() -> None:
+    (batch, *_) = sampler(PLAIN).validation(3, 16)
+    assert 0 < np.mean(batch.weight > 0) < 0.3
+    assert np.all((batch.centre != batch.target) == (batch.weight > 0))
+
+
+def test_the_example_is_a_whole_slice_nothing_masked() -> None:
+    example = sampler(replace(PLAIN, objective="masked")).example(32)
+    assert example.centre.shape == (1, 1, 32, 32)
+    np.testing.assert_array_equal(np.diff(example.centre, axis=-1), 1)
+
+
+def test_rescaling_changes_the_size_of_structures() -> None:
+    settings = replace(PLAIN, rescale=(0.5, 0.5))
+    batch = sampler(settings, numbered(20, 64, 64)).batch(0)
+    assert batch.centre.shape == (4, 1, 16, 16)
+    # At half the scale, neighbouring pixels are two apart.
+    np.testing.assert_allclose(np.diff(batch.centre[..., 4:12], axis=-1), 2, atol=0.2)
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((2, 64, 64), "has 2 slices, but training needs at least 3"),
+        ((20, 10, 64), "a crop is 16 x 16 px: choose crop=10 or smaller"),
+        ((3, 20, 20), "leaves no room to hold out a part"),
+    ],
+)
+def test_a_stack_that_is_too_small_is_refused(shape: tuple[int, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        sampler(PLAIN, np.zeros(shape, np.float32))
