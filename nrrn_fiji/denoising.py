@@ -185,9 +185,11 @@ def make_plan(
         memory = min(psutil.virtual_memory().available // 4, MOST_CPU_MEMORY)
 
     kept = (units + 1 if final else units) if want_units else 1
-    # Source, its filled copy and mask, result; changes in fp32, then in grey values.
-    per_slice = height * width * (3 * dtype.itemsize + 1 + 4 * kept)
-    per_slice += height * width * (4 * want_noise + 4 * kept * want_units)
+    # Slices that were read, with a filled copy and a mask; changes, and results twice, because the
+    # caller holds a block until the next one is finished.
+    per_read = height * width * (2 * dtype.itemsize + 1)
+    per_result = dtype.itemsize + 4 * want_noise + 4 * kept * want_units
+    per_slice = per_read + height * width * (4 * kept + 2 * per_result)
 
     itemsize = 4 if precision == "fp32" else 2
     on_gpu = device.type != "cpu"
@@ -216,8 +218,8 @@ def make_plan(
         slab = min(settings.slab, depth)
     else:
         slab = min(max(8, SLAB_PIXELS // (height * width)), 32)
-        slab = max(1, min(slab, slab_memory // per_slice - 2, depth))
-    host = (slab + 2) * per_slice
+        slab = max(1, min(slab, (slab_memory - 2 * per_read) // per_slice, depth))
+    host = slab * per_slice + 2 * per_read
     return Plan(
         shape=(depth, height, width),
         dtype=dtype.name,

@@ -1,0 +1,639 @@
+"""Stack in, stack out: seamless, every type kept, bounded memory, recovery."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tracemalloc
+import weakref
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from plain_engine import (
+    ArraySource,
+    branch,
+    identity_network,
+    plain_stack,
+    published_network,
+    shifting_network,
+    strong_network,
+)
+
+from nrrn_fiji import denoising
+from nrrn_fiji.denoising import Plan, denoise_slabs, estimate_seconds, make_plan
+from nrrn_fiji.fused import FusedNRRN
+from nrrn_fiji.intensity import grey_range
+from nrrn_fiji.progress import Cancelled
+from nrrn_fiji.settings import DenoiseSettings
+
+NETWORKS = {units: strong_network(units, edge=units == 2) for units in (1, 2, 3)}
+PUBLISHED = published_network()
+
+
+class Listener:
+    """Progress that is remembered, and cancels after some updates."""
+
+    def __init__(self, cancel_after=10**9):
+        self.updates, self.messages, self.cancel_after = [], [], cancel_after
+
+    def update(self, done, total, text=""):
+        self.updates.append((done, total))
+
+    def message(self, text):
+        self.messages.append(text)
+
+    @property
+    def cancelled(self):
+        return len(self.updates) >= self.cancel_after
+
+
+def run(stack, network, *, span=(0, 1), batch=1, progress=None, slices=None, **asked):
+    """Denoise an array; returns image, noise, units (E, Z, Y, X)."""
+    chosen = DenoiseSettings(**{"device": "cpu", **asked})
+    plan = make_plan(stack.shape, stack.dtype, network, chosen, span)
+    plan = dataclasses.replace(plan, batch=batch)
+    blocks = list(
+        denoise_slabs(
+            ArraySource(stack),
+            network,
+            plan,
+            slices=slices,
+            want_noise=True,
+            want_units=True,
+            progress=progress,
+        )
+    )
+    return (
+        np.concatenate([block.image for block in blocks]),
+        np.concatenate([block.noise for block in blocks]),
+        np.concatenate([block.units for block in blocks], axis=1),
+    )
+
+
+def noise_stack(shape, seed=0):
+    return np.random.default_rng(seed).random(shape, np.float32)
+
+
+@settings(max_examples=80, deadline=None)
+@given(data=st.data())
+def test_tiles_and_slabs_leave_no_trace(data):
+    whole = data.draw(st.sampled_from([1, 2, 3]), "units of the model")
+    network = NETWORKS[whole]
+    units = data.draw(st.sampled_from([None, *range(1, whole + 1)]), "units")
+    shape = data.draw(st.tuples(st.integers(1, 6), st.integers(1, 60), st.integers(1, 60)), "shape")
+    images = data.draw(st.sampled_from([1, 2, 3]), "images")
+    tile = data.draw(st.integers(whole + 3, 64), "tile")
+    stack = noise_stack(shape, data.draw(st.integers(0, 99), "seed"))
+    expected = plain_stack(network, stack, images, units)
+    image, noise, estimates = run(
+        stack,
+        network,
+        images=images,
+        units=units,
+        tile=tile,
+        slab=data.draw(st.integers(1, 7), "slab"),
+        batch=data.draw(st.integers(1, 4), "batch"),
+    )
+    assert estimates.shape == expected.shape
+    np.testing.assert_allclose(estimates, expected, atol=1e-5, rtol=0)
+    np.testing.assert_allclose(image, expected[-1], atol=1e-5, rtol=0)
+    np.testing.assert_allclose(noise, stack - expected[-1], atol=1e-5, rtol=0)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    st.tuples(st.integers(1, 4), st.integers(1, 45), st.integers(1, 45)),
+    st.sampled_from([1, 2, 3]),
+    st.integers(4, 40),
+    st.integers(1, 4),
+)
+def test_published_weights_leave_no_trace(shape, images, tile, slab):
+    stack = noise_stack(shape)
+    expected = plain_stack(PUBLISHED, stack, images)
+    image, _, estimates = run(stack, PUBLISHED, images=images, tile=tile, slab=slab)
+    np.testing.assert_allclose(estimates, expected, atol=1e-5, rtol=0)
+    np.testing.assert_allclose(image, expected[-1], atol=1e-5, rtol=0)
+
+
+def test_the_seamless_test_would_see_a_small_halo():
+    # One pixel of halo too few is visible, so the tolerance above means something.
+    network = NETWORKS[3]
+    stack = noise_stack((1, 60, 60))
+    plan = make_plan(stack.shape, stack.dtype, network, DenoiseSettings(tile=16), (0, 1))
+    plan = dataclasses.replace(plan, halo=plan.halo - 1)
+    [block] = denoise_slabs(ArraySource(stack), network, plan)
+    assert np.abs(block.image - plain_stack(network, stack)[-1]).max() > 1e-4
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(2, 3),
+    st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    st.sampled_from([None, 1, 2]),
+    st.integers(6, 40),
+)
+def test_scans_of_one_slice(count, plane, units, tile):
+    network = NETWORKS[2]
+    scans = noise_stack((count, *plane))
+    first, centre, last = scans[0], scans[1], scans[-1]
+    if count == 2:
+        centre = (first + last) / 2
+    expected = (branch(network, first, centre, units) + branch(network, last, centre, units)) / 2
+    image, noise, estimates = run(scans, network, scans=True, units=units, tile=tile)
+    assert image.shape == (1, *plane)
+    np.testing.assert_allclose(estimates[:, 0], expected, atol=1e-5, rtol=0)
+    np.testing.assert_allclose(image[0], expected[-1], atol=1e-5, rtol=0)
+    np.testing.assert_allclose(noise[0], centre - expected[-1], atol=1e-5, rtol=0)
+
+
+def extremes(dtype, shape=(3, 21, 33)):
+    """Every kind of value of a type, and its ends."""
+    rng = np.random.default_rng(0)
+    dtype = np.dtype(dtype)
+    if dtype.kind == "f":
+        stack = (rng.standard_normal(shape) * 10.0 ** rng.integers(-20, 20, shape)).astype(dtype)
+    else:
+        stack = rng.integers(np.iinfo(dtype).min, np.iinfo(dtype).max, shape, dtype, endpoint=True)
+        stack[0, 0, :2] = np.iinfo(dtype).min, np.iinfo(dtype).max
+    return stack
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", "float32", "float64"])
+def test_a_network_that_changes_nothing_returns_the_input(dtype, precision):
+    stack = extremes(dtype)
+    span = grey_range(ArraySource(stack))
+    for images in (1, 2, 3):
+        image, noise, units = run(
+            stack, identity_network(), span=span, precision=precision, images=images, tile=16
+        )
+        assert image.dtype == stack.dtype
+        np.testing.assert_array_equal(image, stack)
+        assert not noise.any()
+        np.testing.assert_array_equal(units[0], stack.astype(np.float32))
+
+
+def test_two_scans_of_a_network_that_changes_nothing_are_their_mean():
+    scans = np.array([[[10, 11]], [[11, 12]]], np.uint8)
+    image, _, _ = run(scans, identity_network(), span=(0, 255), scans=True)
+    assert image.tolist() == [[[10, 12]]]  # 10.5 and 11.5, half to even
+    assert image.dtype == np.uint8
+
+
+def test_other_byte_order_is_read_right():
+    stack = extremes("uint16")
+    image, _, _ = run(stack.astype(">u2"), identity_network(), span=(0, 65535))
+    np.testing.assert_array_equal(image, stack)
+    assert image.dtype == np.uint16
+
+
+def test_16_bit_keeps_its_levels():
+    # A smooth 16-bit image in 1000 … 9000: banding would leave few levels, clipping would flatten
+    # the ends.
+    y, x = np.mgrid[:90, :120]
+    smooth = 5000 + 3900 * np.sin(x / 17) * np.cos(y / 23)
+    rng = np.random.default_rng(0)
+    stack = np.rint([smooth + 40 * rng.standard_normal(smooth.shape) for _ in range(3)])
+    stack = stack.astype(np.uint16)
+    stack[:, 50, 60] = 9000
+    stack[:, 51, 61] = 1000
+    span = grey_range(ArraySource(stack))
+    network = strong_network(2)
+    with torch.no_grad():  # an output near the input, as of a trained network
+        for name, value in network.named_parameters():
+            if not name.startswith("W0"):
+                value.mul_(0.15)
+    image, _, _ = run(stack, network, span=span, tile=32)
+    low, high = span
+    unit = ((stack - low) / (high - low)).astype(np.float32)
+    expected = low + (high - low) * plain_stack(network, unit)[-1].astype(np.float64)
+    assert np.abs(image - expected).max() < 0.5 + 1e-5 * (high - low)
+    levels = len(np.unique(np.rint(expected)))
+    assert len(np.unique(image)) > 0.99 * levels > 4000
+    assert image.max() == np.rint(expected.max())
+    assert image.min() == np.rint(expected.min())
+    assert image.max() > high  # values above the percentile live on
+
+
+@pytest.mark.parametrize(("dtype", "ends"), [("uint8", (0, 255)), ("int16", (-32768, 32767))])
+def test_integers_saturate_at_their_ends(dtype, ends):
+    stack = np.full((2, 9, 9), 100, dtype)
+    up, _, _ = run(stack, shifting_network(1e3), span=(0, 255))
+    down, _, _ = run(stack, shifting_network(-1e3), span=(0, 255))
+    assert (up == ends[1]).all()
+    assert (down == ends[0]).all()
+
+
+def test_float64_is_added_in_float64():
+    stack = 2.0**40 + np.random.default_rng(0).random((1, 9, 9))
+    image, _, _ = run(stack, shifting_network(2.0), span=(2.0**40, 2.0**40 + 1))
+    np.testing.assert_allclose(image - stack, 2, atol=1e-3)
+    assert len(np.unique(image - stack)) > 1 or (image - stack == 2).all()
+    assert image.dtype == np.float64
+
+
+def test_invalid_pixels_are_returned_and_do_not_leak():
+    network = NETWORKS[2]
+    clean = noise_stack((3, 50, 60))
+    stack = clean.copy()
+    stack[1, 20, 20], stack[1, 30, 31], stack[0, 40, 50] = np.nan, np.inf, -np.inf
+    listener = Listener()
+    image, noise, _ = run(stack, network, tile=16, slab=1, progress=listener)
+    bad = ~np.isfinite(stack)
+    np.testing.assert_array_equal(image[bad], stack[bad])
+    assert np.isfinite(image[~bad]).all()
+    assert not noise[bad].any()
+    # What is far from them does not know of them.
+    expected, _, _ = run(clean, network)
+    np.testing.assert_allclose(image[:, :10, :10], expected[:, :10, :10], atol=1e-5)
+    np.testing.assert_allclose(image[2, 10:, :5], expected[2, 10:, :5], atol=1e-5)
+    # Said once, with the first slice.
+    assert len(listener.messages) == 1
+    assert "returned unchanged" in listener.messages[0]
+    assert "slice 0" in listener.messages[0]
+
+
+def test_a_dead_pixel_looks_like_its_surroundings():
+    # NaN in a flat area: the network must see a flat area.
+    network = NETWORKS[2]
+    flat = np.full((1, 30, 30), 0.5, np.float32)
+    stack = flat.copy()
+    stack[0, 15, 15] = np.nan
+    image, _, _ = run(stack, network)
+    expected, _, _ = run(flat, network)
+    there = np.isfinite(image)
+    np.testing.assert_array_equal(image[there], expected[there])
+
+
+def test_black_borders_are_returned_and_do_not_leak():
+    network = NETWORKS[2]
+    inner = noise_stack((3, 64, 64)) + 1
+    stack = inner.copy()
+    stack[1, :, :10] = 0
+    image, _, _ = run(stack, network, tile=16)
+    assert not image[1, :, :10].any()
+    filled = stack.copy()
+    filled[1, :, :10] = stack[1, :, 10:11]  # the nearest valid pixel of each row
+    expected, _, _ = run(filled, network)
+    np.testing.assert_allclose(image[1, :, 10:], expected[1, :, 10:], atol=1e-5)
+    np.testing.assert_allclose(image[[0, 2]], expected[[0, 2]], atol=1e-5)
+
+
+@pytest.mark.parametrize("slab", [1, 2, 5])
+@pytest.mark.parametrize("images", [2, 3])
+def test_an_empty_slice_is_no_neighbour(images, slab):
+    network = NETWORKS[1]
+    stack = noise_stack((5, 40, 40)) + 0.1
+    stack[2] = 0
+    listener = Listener()
+    image, _, _ = run(stack, network, images=images, slab=slab, progress=listener)
+    assert not image[2].any()
+    np.testing.assert_allclose(image[1], branch(network, stack[0], stack[1])[-1], atol=1e-5)
+    np.testing.assert_allclose(image[3], branch(network, stack[4], stack[3])[-1], atol=1e-5)
+    assert any("slice 2" in text for text in listener.messages)
+
+
+def test_a_slice_between_empty_slices_is_its_own_neighbour():
+    stack = noise_stack((3, 40, 40)) + 0.1
+    stack[[0, 2]] = np.nan
+    image, _, _ = run(stack, NETWORKS[1])
+    np.testing.assert_allclose(image[1], branch(NETWORKS[1], stack[1], stack[1])[-1], atol=1e-5)
+    assert np.isnan(image[[0, 2]]).all()
+
+
+def test_two_scans_stand_in_for_each_others_invalid_pixels():
+    network = NETWORKS[1]
+    scans = noise_stack((2, 20, 20))
+    scans[0, 3, 3], scans[1, 9, 9], scans[:, 15, 15] = np.nan, np.nan, np.nan
+    image, _, _ = run(scans, network, scans=True)
+    assert np.argwhere(np.isnan(image[0])).tolist() == [[15, 15]]
+
+
+def test_a_constant_volume_is_returned_and_said():
+    stack = np.full((3, 12, 12), 700, np.uint16)
+    listener = Listener()
+    image, _, _ = run(stack, NETWORKS[1], span=(700, 700), progress=listener, slab=1)
+    np.testing.assert_array_equal(image, stack)
+    assert listener.messages == [
+        "All pixels that were looked at equal 700: the image is returned as it is."
+    ]
+
+
+def test_a_range_of_slices_uses_its_neighbours():
+    network = NETWORKS[1]
+    stack = noise_stack((7, 20, 20))
+    whole, _, _ = run(stack, network)
+    for slab in (1, 2, 9):
+        part, _, _ = run(stack, network, slices=range(2, 5), slab=slab)
+        np.testing.assert_allclose(part, whole[2:5], atol=1e-5)
+
+
+@pytest.mark.parametrize("slices", [range(0, 8), range(-1, 3), range(3, 3), range(0, 6, 2)])
+def test_a_range_outside_the_stack_is_refused(slices):
+    with pytest.raises(ValueError, match="slices 0 … 6"):
+        run(noise_stack((7, 9, 9)), NETWORKS[1], slices=slices)
+
+
+def test_finished_slabs_are_skipped_and_the_rest_is_identical():
+    network = NETWORKS[2]
+    stack = noise_stack((9, 30, 30))
+    plan = make_plan(stack.shape, stack.dtype, network, DenoiseSettings(tile=16, slab=2), (0, 1))
+    whole = list(denoise_slabs(ArraySource(stack), network, plan))
+    assert [(block.start, block.stop) for block in whole] == [
+        (0, 2),
+        (2, 4),
+        (4, 6),
+        (6, 8),
+        (8, 9),
+    ]
+    listener = Listener()
+    rest = list(denoise_slabs(ArraySource(stack), network, plan, done={0, 3}, progress=listener))
+    assert [block.start for block in rest] == [2, 4, 8]
+    for block, same in zip(rest, (whole[1], whole[2], whole[4]), strict=True):
+        np.testing.assert_array_equal(block.image, same.image)
+    assert listener.updates[-1] == (5, 5)
+    done = [done for done, _ in listener.updates]
+    assert done == sorted(done)
+
+
+class CountingSource(ArraySource):
+    """Records what is read, and how many slices of it are still held."""
+
+    def __init__(self, array):
+        super().__init__(array)
+        self.reads, self.held, self.most = [], 0, 0
+
+    def read(self, start, stop):
+        self.reads.append((start, stop))
+        self.held += stop - start
+        self.most = max(self.most, self.held)
+        result = self.array[start:stop].copy()
+        weakref.finalize(result, self.release, stop - start)
+        return result
+
+    def release(self, count):
+        self.held -= count
+
+
+@pytest.mark.parametrize("slab", [1, 3, 4])
+@pytest.mark.parametrize("images", [1, 3])
+def test_slices_are_read_once_in_order_and_let_go(images, slab):
+    network = NETWORKS[1]
+    source = CountingSource(noise_stack((14, 12, 12)))
+    plan = make_plan(
+        source.shape, source.dtype, network, DenoiseSettings(slab=slab, images=images), (0, 1)
+    )
+    for _ in denoise_slabs(source, network, plan):
+        pass
+    assert [z for start, stop in source.reads for z in range(start, stop)] == list(range(14))
+    assert source.most <= slab + 2
+
+
+def test_memory_does_not_grow_with_depth():
+    network = NETWORKS[1]
+
+    class Endless:
+        dtype = np.dtype(np.uint16)
+
+        def __init__(self, depth):
+            self.shape = (depth, 128, 128)
+
+        def read(self, start, stop):
+            return np.full((stop - start, 128, 128), start + 1, np.uint16)
+
+    peaks = []
+    for depth in (6, 60):
+        source = Endless(depth)
+        plan = make_plan(source.shape, source.dtype, network, DenoiseSettings(slab=2), (0, 100))
+        tracemalloc.start()
+        for _ in denoise_slabs(source, network, plan, want_noise=True):
+            pass
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    one_slice = 128 * 128 * 2
+    assert peaks[0] > 3 * one_slice
+    assert abs(peaks[1] - peaks[0]) < one_slice
+
+
+def test_cancelling_stops_between_tiles():
+    stack = noise_stack((6, 40, 40))
+    plan = make_plan(
+        stack.shape, stack.dtype, NETWORKS[1], DenoiseSettings(tile=16, slab=2), (0, 1)
+    )
+    steps = 4 * 3 + 4 * 4  # 4 tiles; a slab of 2 has 3 neighbours at the end, else 4
+    listener = Listener(cancel_after=steps - 5)
+    blocks = denoise_slabs(ArraySource(stack), NETWORKS[1], plan, progress=listener)
+    assert next(blocks).start == 0
+    with pytest.raises(Cancelled, match="after 2 of 6 slices"):
+        next(blocks)
+    assert len(listener.updates) == steps - 5
+
+
+class ScarceNetwork(FusedNRRN):
+    """Runs out of memory like a GPU: above a number of pixels, or always."""
+
+    limit = 0
+    limited = ("cpu", "cuda")
+    devices: ClassVar[list[str]] = []
+
+    def __init__(self, network, *, device, **options):
+        self.claimed = device.type
+        self.devices.append(device.type)
+        super().__init__(network, device=torch.device("cpu"), **options)
+
+    def branches(self, neighbour, centres):
+        if self.claimed in self.limited and neighbour.numel() > self.limit:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3 TiB.")
+        return super().branches(neighbour, centres)
+
+
+def scarce_plan(monkeypatch, stack, network, *, limit, limited, device="cuda:0", batch=1):
+    monkeypatch.setattr(denoising, "FusedNRRN", ScarceNetwork)
+    monkeypatch.setattr(ScarceNetwork, "limit", limit)
+    monkeypatch.setattr(ScarceNetwork, "limited", limited)
+    monkeypatch.setattr(ScarceNetwork, "devices", [])
+    asked = DenoiseSettings(tile=128, slab=2, device="cpu")
+    plan = make_plan(stack.shape, stack.dtype, network, asked, (0, 1))
+    return dataclasses.replace(plan, device=device, batch=batch)
+
+
+def test_out_of_memory_halves_the_tile(monkeypatch):
+    network = NETWORKS[1]
+    stack = noise_stack((3, 90, 90))
+    expected = plain_stack(network, stack)[-1]
+    plan = scarce_plan(monkeypatch, stack, network, limit=40**2, limited=("cuda",))
+    listener = Listener()
+    blocks = list(denoise_slabs(ArraySource(stack), network, plan, progress=listener))
+    image = np.concatenate([block.image for block in blocks])
+    np.testing.assert_allclose(image, expected, atol=1e-5)
+    assert len(listener.messages) == 2
+    assert "tiles of 64 px instead of 128 px" in listener.messages[0]
+    assert "tiles of 32 px instead of 64 px" in listener.messages[1]
+    assert ScarceNetwork.devices == ["cuda"]
+
+
+def test_out_of_memory_first_gives_up_batches(monkeypatch):
+    network = NETWORKS[1]
+    stack = noise_stack((1, 300, 300))
+    plan = scarce_plan(monkeypatch, stack, network, limit=140**2, limited=("cuda",), batch=4)
+    listener = Listener()
+    [block] = denoise_slabs(ArraySource(stack), network, plan, progress=listener)
+    np.testing.assert_allclose(block.image, plain_stack(network, stack)[-1], atol=1e-5)
+    assert [text for text in listener.messages if "one tile at a time" in text]
+    assert len(listener.messages) == 1
+
+
+def test_a_gpu_that_stays_full_hands_over_to_the_cpu(monkeypatch):
+    network = NETWORKS[1]
+    stack = noise_stack((3, 90, 90))
+    plan = scarce_plan(monkeypatch, stack, network, limit=0, limited=("cuda",))
+    listener = Listener()
+    blocks = list(denoise_slabs(ArraySource(stack), network, plan, progress=listener))
+    image = np.concatenate([block.image for block in blocks])
+    np.testing.assert_allclose(image, plain_stack(network, stack)[-1], atol=1e-5)
+    assert "going on on the CPU" in listener.messages[-1]
+    assert ScarceNetwork.devices == ["cuda", "cpu"]
+
+
+def test_no_memory_at_all_is_an_error(monkeypatch):
+    stack = noise_stack((1, 90, 90))
+    plan = scarce_plan(
+        monkeypatch, stack, NETWORKS[1], limit=0, limited=("cpu", "cuda"), device="cpu"
+    )
+    with pytest.raises(MemoryError, match="tiles of 32 px: close other programs"):
+        list(denoise_slabs(ArraySource(stack), NETWORKS[1], plan))
+
+
+def test_other_errors_are_not_taken_for_lack_of_memory(monkeypatch):
+    def broken(self, neighbour, centres):
+        raise RuntimeError("expected scalar type Half")
+
+    monkeypatch.setattr(FusedNRRN, "branches", broken)
+    with pytest.raises(RuntimeError, match="scalar type Half"):
+        run(noise_stack((1, 9, 9)), NETWORKS[1])
+
+
+def test_a_damaged_model_is_an_error_not_an_image():
+    network = strong_network(1)
+    with torch.no_grad():
+        network.W2.weight[0, 0, 0, 0] = torch.nan
+    with pytest.raises(FloatingPointError, match="the model is damaged"):
+        run(noise_stack((1, 9, 9)), network)
+
+
+def test_bf16_is_close_to_fp32():
+    stack = noise_stack((2, 40, 40))
+    fine, _, _ = run(stack, NETWORKS[3])
+    coarse, _, _ = run(stack, NETWORKS[3], precision="bf16")
+    error = np.sqrt(np.mean((fine - coarse) ** 2))
+    assert 0 < error < 2e-2
+
+
+def test_a_plan_survives_json():
+    asked = DenoiseSettings(units=2, images=2, tile=50, slab=4, device="cpu")
+    plan = make_plan((9, 100, 120), "uint16", NETWORKS[3], asked, (3, 4), model_hash="abc")
+    assert Plan.from_dict(json.loads(json.dumps(plan.as_dict()))) == plan
+    assert (plan.units, plan.halo, plan.tile, plan.slab) == (2, 4, 50, 4)
+    assert (plan.precision, plan.device, plan.intensity) == ("fp32", "cpu", (3.0, 4.0))
+    with pytest.raises(ValueError, match="does not fit this version"):
+        Plan.from_dict({**plan.as_dict(), "colour": 1})
+
+
+@pytest.mark.parametrize("megabytes", [100, 300, 2000])
+@pytest.mark.parametrize("shape", [(500, 1024, 1024), (2000, 4000, 1000)])
+def test_the_plan_keeps_to_the_budget(shape, megabytes):
+    network = strong_network(4, 64)
+    plan = make_plan(
+        shape, "uint8", network, DenoiseSettings(device="cpu"), (0, 255), memory=megabytes * 2**20
+    )
+    assert plan.memory <= megabytes * 2**20
+    assert 1 <= plan.slab <= 32
+    assert plan.tile >= plan.halo
+
+
+def test_more_depth_needs_no_more_memory():
+    plans = [
+        make_plan(
+            (depth, 1024, 1024), "uint8", NETWORKS[3], DenoiseSettings(device="cpu"), (0, 255)
+        )
+        for depth in (64, 5120)
+    ]
+    assert plans[0].memory == plans[1].memory
+
+
+def test_a_tile_below_the_halo_is_refused():
+    with pytest.raises(ValueError, match=r"tile is 5.*halo around it, 6 px"):
+        run(noise_stack((1, 40, 40)), NETWORKS[3], tile=5)
+    # Stopped after one unit the network looks less far.
+    image, _, _ = run(noise_stack((1, 40, 40)), NETWORKS[3], tile=5, units=1)
+    assert image.shape == (1, 40, 40)
+
+
+def test_units_above_the_models_are_refused():
+    with pytest.raises(ValueError, match="choose 1 … 3"):
+        run(noise_stack((1, 9, 9)), NETWORKS[3], units=4)
+
+
+@pytest.mark.parametrize("shape", [(0, 5, 5), (5, 0, 5)])
+def test_an_empty_stack_is_refused(shape):
+    with pytest.raises(ValueError, match="every axis needs at least 1"):
+        run(np.zeros(shape, np.uint8), NETWORKS[1])
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_only_two_or_three_scans_are_taken(count):
+    with pytest.raises(ValueError, match="register"):
+        run(noise_stack((count, 9, 9)), NETWORKS[1], scans=True)
+
+
+def test_scans_set_the_number_of_images():
+    with pytest.raises(ValueError, match="number of scans, 3: leave it out"):
+        run(noise_stack((3, 9, 9)), NETWORKS[1], scans=True, images=2)
+
+
+def test_complex_images_are_refused():
+    with pytest.raises(TypeError, match=r"complex64.*magnitude"):
+        run(np.zeros((1, 9, 9), np.complex64), NETWORKS[1])
+
+
+def test_a_plan_for_another_stack_is_refused():
+    stack = noise_stack((2, 9, 9))
+    plan = make_plan((3, 9, 9), stack.dtype, NETWORKS[1], DenoiseSettings(), (0, 1))
+    with pytest.raises(ValueError, match="make a new plan"):
+        list(denoise_slabs(ArraySource(stack), NETWORKS[1], plan))
+
+
+def test_a_source_that_reads_too_little_is_noticed():
+    class Short(ArraySource):
+        def read(self, start, stop):
+            return self.array[start : stop - 1]
+
+    stack = noise_stack((2, 9, 9))
+    plan = make_plan(stack.shape, stack.dtype, NETWORKS[1], DenoiseSettings(), (0, 1))
+    with pytest.raises(ValueError, match="check the file"):
+        list(denoise_slabs(Short(stack), NETWORKS[1], plan))
+
+
+def test_the_time_estimate_counts_tiles_and_slabs(monkeypatch):
+    ticks = iter(range(1000))
+    monkeypatch.setattr(denoising.time, "perf_counter", lambda: float(next(ticks)))
+    asked = DenoiseSettings(tile=16, slab=5, device="cpu")
+    plan = make_plan((10, 30, 30), "uint8", NETWORKS[1], asked, (0, 255))
+    # A clock that ticks once a tile: 4 tiles, and each of 2 slabs costs a slice more.
+    assert estimate_seconds(NETWORKS[1], plan) == 4 * (10 + 2)
+    assert estimate_seconds(NETWORKS[1], plan, slices=5) == 4 * (5 + 1)
+    constant = dataclasses.replace(plan, intensity=(5.0, 5.0))
+    assert estimate_seconds(NETWORKS[1], constant) == 0
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 5e-2)])
+def test_the_gpu_computes_the_same(precision, tolerance):
+    stack = noise_stack((4, 90, 110))
+    expected = plain_stack(NETWORKS[3], stack)
+    _, _, estimates = run(stack, NETWORKS[3], device="cuda", precision=precision, tile=32, batch=3)
+    np.testing.assert_allclose(estimates, expected, atol=tolerance, rtol=0)
