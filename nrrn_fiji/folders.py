@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .image import ImageMetadata, Volume, VolumeShape, VolumeWriter, check_dtype
-from .tiff import TiffSlabWriter, TiffVolume, create_tiff, stem
+from .tiff import TiffVolume, stem
+from .tiff_output import TiffSlabWriter, create_tiff
 
 __all__ = [
     "SLICE_SUFFIXES",

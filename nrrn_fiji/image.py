@@ -224,6 +224,12 @@ class ImageMetadata:
             elif not same_channels:
                 planes = planes[:0]
             changes["labels"] = tuple(planes.ravel())
+        if channel_names is not None:
+            # ImageJ has no names of channels; what it shows is the label of every plane.
+            labels = changes.get("labels") or ("",) * shape.planes
+            changes["labels"] = tuple(
+                f"{label} {channel_names[i % shape.c]}".strip() for i, label in enumerate(labels)
+            )
         if not same_channels:
             changes.update(luts=(), channel_names=())
         if channel_names is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from dataclasses import dataclass
 from typing import Any
 from xml.etree import ElementTree
@@ -35,6 +36,7 @@ UNITS = {
 }
 # What may stand in PhysicalSizeXUnit; anything else becomes "reference frame".
 LENGTHS = ("m", "dm", "cm", "mm", "µm", "nm", "pm", "fm", "Å", "in", "pt", "pixel")
+METRES = {"m": 1, "cm": 1e-2, "mm": 1e-3, "µm": 1e-6, "nm": 1e-9, "pm": 1e-12, "Å": 1e-10}
 
 Element = ElementTree.Element
 
@@ -63,12 +65,7 @@ def summarise(xml: str, shape: VolumeShape) -> OmeSummary:
         channel.get("Name") or f"Channel {i}"
         for i, channel in enumerate(pixels.findall(f"{space}Channel"))
     )
-    sizes = [pixels.get(f"PhysicalSize{axis}") for axis in "ZYX"]
-    unit = pixels.get("PhysicalSizeXUnit", "µm")
-    voxel = None
-    if sizes[1] is not None and sizes[2] is not None:
-        z, y, x = (float(size) if size is not None else 1.0 for size in sizes)
-        voxel = (z, y, x)
+    voxel, unit = _voxel(pixels)
     annotations = root.findall(f"{space}StructuredAnnotations/{space}CommentAnnotation")
     notes = [
         f"{ANNOTATION}: {note.findtext(f'{space}Value', '')}"
@@ -76,7 +73,26 @@ def summarise(xml: str, shape: VolumeShape) -> OmeSummary:
         if note.get("Namespace") == ANNOTATION
     ]
     named = names if any(c.get("Name") for c in pixels.findall(f"{space}Channel")) else ()
-    return OmeSummary(voxel, unit if voxel else None, named, "\n".join(notes))
+    return OmeSummary(voxel, unit, named, "\n".join(notes))
+
+
+def _voxel(pixels: Element) -> tuple[tuple[float, float, float] | None, str | None]:
+    """Return the size of a voxel (z, y, x) in the unit of x, and that unit."""
+    unit = pixels.get("PhysicalSizeXUnit", "µm")
+    sizes = []
+    for axis in "ZYX":
+        try:
+            size = float(pixels.get(f"PhysicalSize{axis}", ""))
+        except ValueError:
+            size = math.nan
+        other = pixels.get(f"PhysicalSize{axis}Unit", "µm")
+        if other != unit:
+            size *= METRES.get(other, math.nan) / METRES.get(unit, math.nan)
+        sizes.append(size)
+    z, y, x = sizes
+    if not (y > 0 and x > 0):
+        return None, None
+    return (z if z > 0 else 1.0, y, x), unit
 
 
 def swap_depth(xml: str, shape: VolumeShape, axis: str) -> str:

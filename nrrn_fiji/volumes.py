@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import math
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -41,7 +43,8 @@ from .image import (
     parse_provenance,
     provenance_line,
 )
-from .tiff import TiffSlabWriter, TiffVolume, create_tiff
+from .tiff import TiffVolume
+from .tiff_output import TiffSlabWriter, create_tiff, disk_full
 
 __all__ = [
     "ImageMetadata",
@@ -160,6 +163,13 @@ def _open(source: str | Path | Sequence[str | Path] | Array) -> Volume:
     if isinstance(source, np.ndarray):
         return ArrayVolume(source)
     if not isinstance(source, str | os.PathLike):
+        if hasattr(source, "__array__"):
+            return ArrayVolume(np.asarray(source))
+        if not all(isinstance(item, str | os.PathLike) for item in source):
+            raise TypeError(
+                f"source is a {type(source).__name__} of something else than file names: give a "
+                "file, a folder, a pattern, a list of files or an array (Z, Y, X)."
+            )
         return _open_files([Path(item) for item in source], "the list of images", None)
     path = Path(source)
     if path.is_dir():
@@ -255,6 +265,10 @@ def create_volume(
     path, shape, kind, slices = _resolve(path, like, shape, dtype, slices)
     if path.exists():
         raise FileExistsError(f"{path} exists already: remove it, or give another name.")
+    size = math.prod(shape) * kind.itemsize
+    free = shutil.disk_usage(path.parent).free
+    if size > free:
+        raise disk_full(path, f"it needs {size / 1e9:.3g} GB, and {free / 1e9:.3g} GB are free")
     same_values = same_values and kind == like.dtype
     if not path.suffix:
         return create_folder(

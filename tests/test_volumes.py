@@ -20,7 +20,7 @@ import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nrrn_fiji import tiff
+from nrrn_fiji import tiff_output
 from nrrn_fiji.volumes import (
     Volume,
     VolumeShape,
@@ -884,4 +884,4 @@ def test_what_cannot_be_told_is_noted(tmp_path: Path) -> None:
 
 
 def test_tiff_limit_is_that_of_classic_tiff() -> None:
-    assert 2**32 - 2**26 < tiff.CLASSIC_LIMIT < 2**32
+    assert 2**32 - 2**26 < tiff_output.CLASSIC_LIMIT < 2**32

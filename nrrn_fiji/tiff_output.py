@@ -1,0 +1,241 @@
+"""Lays out TIFF files, full size and with all their metadata, and writes planes into them.
+
+Planes are written at their offsets with plain file I/O: so memory does not grow with the file
+(the pages of a memory map count as memory), and every plane that was written survives a killed
+process.  This module must never hold more than one plane beside the caller's slab.
+
+Sources: TIFF 6.0; ImageJ's ``ij.io.TiffEncoder`` and ``ij.io.FileSaver.getDescriptionString``;
+OME-TIFF specification, https://docs.openmicroscopy.org/ome-model/
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from . import ome
+from .image import ImageMetadata, VolumeShape, VolumeWriter, provenance_line
+from .tiff import is_ome_name, quiet, stem
+
+__all__ = ["TiffSlabWriter", "create_tiff", "disk_full"]
+
+Array = NDArray[Any]
+
+# Classic TIFF holds 4 GiB; ImageJ's own form beyond that is one truncated IFD that others cannot
+# read.  The difference is room for metadata and the directories of the planes.
+CLASSIC_LIMIT = 2**32 - 2**25
+
+
+def create_tiff(
+    path: Path,
+    metadata: ImageMetadata,
+    *,
+    like: VolumeShape,
+    shape: VolumeShape,
+    dtype: np.dtype[Any],
+    slices: range,
+    provenance: dict[str, Any] | None,
+) -> int:
+    """Lay out an uncompressed TIFF, full size and with all its metadata; return where pixels start.
+
+    Planes lie one after the other in ImageJ's order: channel fastest, then slice, then time.
+
+    Parameters
+    ----------
+    path
+        The new file.
+    metadata
+        Already selected for the output (:meth:`ImageMetadata.selected`).
+    like, slices
+        Shape of the image ``metadata.ome_xml`` describes, and which slices of it are held.
+    shape, dtype
+        Of the output.
+    provenance
+        Recorded as the last line of Info, or as an OME annotation; None records nothing.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    large = size > CLASSIC_LIMIT
+    order: Literal["<", ">"] = "<" if metadata.byteorder == "<" else ">"
+    info = metadata.info
+    if provenance is not None:
+        info += "\n" if info and not info.endswith("\n") else ""
+        info += provenance_line(provenance)
+    extra: list[Any] = [(*tag, True) for tag in metadata.tags]
+    if metadata.ome_xml is not None or large or is_ome_name(path):
+        description = _ome_description(path, metadata, like, shape, dtype, slices, provenance)
+        # ImageJ's own entries travel in OME-TIFF, too: they hold what OME has no place for.
+        keep_entries = metadata.kind != "ome" or bool(metadata.labels or metadata.luts)
+    else:
+        description = _imagej_description(metadata, shape).encode("latin-1")
+        keep_entries = True
+    entries = _imagej_tag_entries(metadata, info) if keep_entries else {}
+    extra += tifffile.tifffile.imagej_metadata_tag(entries, order)
+    grey = "miniswhite" if metadata.white_is_zero else "minisblack"
+    options: dict[str, Any] = {"photometric": grey}
+    colormap = metadata.colormap
+    if colormap is not None and dtype.name == "uint8" and colormap.shape == (3, 256):
+        options.update(photometric="palette", colormap=colormap)
+    elif colormap is not None and dtype.kind != "i":
+        extra.append((320, 3, colormap.size, colormap.astype(order + "u2").tobytes(), True))
+    resolution = metadata.resolution or _resolution(metadata)
+    if resolution is not None:
+        options.update(resolution=resolution, resolutionunit=metadata.resolution_unit)
+    with (
+        quiet(),
+        tifffile.TiffWriter(
+            path, bigtiff=large, byteorder=order, imagej=False, ome=False, shaped=False
+        ) as writer,
+    ):
+        place = writer.write(
+            shape=(shape.planes, shape.y, shape.x),
+            dtype=dtype.newbyteorder(order),
+            description=description,
+            metadata=None,
+            software=metadata.software or False,
+            datetime=metadata.datetime,
+            extratags=extra,
+            rowsperstrip=shape.y,
+            returnoffset=True,
+            **options,
+        )
+    assert place is not None
+    return int(place[0])
+
+
+def _resolution(metadata: ImageMetadata) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """Return TIFF's resolution for a voxel size that did not come from TIFF tags."""
+    if metadata.voxel_size is None or metadata.ome_xml is not None:
+        return None
+    _, y, x = (1 / Fraction(length).limit_denominator(10**6) for length in metadata.voxel_size)
+    return ((x.numerator, x.denominator), (y.numerator, y.denominator))
+
+
+def _imagej_description(metadata: ImageMetadata, shape: VolumeShape) -> str:
+    """Return ImageJ's description; lines the input had stay as they were, in their order."""
+    lines = list(metadata.lines) or ["ImageJ=1.54f"]
+    given = {line.split("=")[0] for line in lines}
+    counts = [f"images={shape.planes}"]
+    for key, count in (("channels", shape.c), ("slices", shape.z), ("frames", shape.t)):
+        if count > 1:
+            counts.append(f"{key}={count}")
+    if (shape.c > 1 or shape.t > 1) and "hyperstack" not in given:
+        counts += ["hyperstack=true", "mode=grayscale"]
+    if metadata.voxel_size is not None and "unit" not in given:
+        unit = metadata.voxel_unit or "pixel"
+        unit = "um" if unit == "µm" else unit
+        lines.append("unit=" + unit.encode("ascii", "backslashreplace").decode())
+        lines.append(f"spacing={metadata.voxel_size[0]!r}")
+    return "\n".join([lines[0], *counts, *lines[1:], ""])
+
+
+def _imagej_tag_entries(metadata: ImageMetadata, info: str) -> dict[str, Any]:
+    """Return the entries of the tag IJMetadata in the form tifffile encodes."""
+    entries: dict[str, Any] = {
+        "Info": info,
+        "Labels": list(metadata.labels),
+        "Ranges": metadata.ranges,
+        "LUTs": list(metadata.luts),
+        "Plot": metadata.plot,
+        "ROI": metadata.roi,
+        "Overlays": list(metadata.overlays),
+        "Properties": metadata.properties,
+    }
+    return {key: value for key, value in entries.items() if value}
+
+
+def _ome_description(
+    path: Path,
+    metadata: ImageMetadata,
+    like: VolumeShape,
+    shape: VolumeShape,
+    dtype: np.dtype[Any],
+    slices: range,
+    provenance: dict[str, Any] | None,
+) -> bytes:
+    """Return the OME-XML of an output."""
+    xml = metadata.ome_xml
+    if xml is None:
+        like, slices = shape, range(shape.z)
+        colours = [tuple(int(v) for v in lut[:, -1]) for lut in metadata.luts]
+        xml = ome.compose(
+            stem(path),
+            shape,
+            dtype.name,
+            voxel_size=metadata.voxel_size,
+            voxel_unit=metadata.voxel_unit,
+            channel_names=metadata.channel_names,
+            colours=tuple((r, g, b) for r, g, b in colours),
+            description=metadata.info,
+            lines=metadata.lines,
+        )
+    return ome.rewrite(
+        xml,
+        like=like,
+        shape=shape,
+        slices=slices,
+        dtype=dtype.name,
+        big_endian=metadata.byteorder == ">",
+        channel_names=metadata.channel_names,
+        provenance=provenance,
+    ).encode()
+
+
+def disk_full(path: Path, what: str) -> OSError:
+    """Return the error for a disk without room; its message is a sentence."""
+    error = OSError(
+        f"{path} does not fit on its disk ({what}): make room, then run the same command again; "
+        "what is finished is kept."
+    )
+    error.errno = errno.ENOSPC
+    return error
+
+
+class TiffSlabWriter(VolumeWriter):
+    """Writes planes into a TIFF that :func:`create_tiff` laid out.
+
+    Parameters
+    ----------
+    path, shape, dtype
+        The file and what it holds; ``dtype`` in native byte order.
+    offset
+        Where its pixels start.
+    byteorder
+        "<" or ">".
+    """
+
+    def __init__(
+        self, path: Path, shape: VolumeShape, dtype: np.dtype[Any], offset: int, byteorder: str
+    ) -> None:
+        super().__init__(path, shape, dtype)
+        self._offset = offset
+        self._stored = dtype.newbyteorder("<" if byteorder == "<" else ">")
+        # Unbuffered: a finished plane is the system's, even if this process is killed.
+        self._file = open(path, "r+b", buffering=0)  # noqa: SIM115
+
+    def _write_plane(self, plane: Array, t: int, c: int, z: int) -> None:
+        data = np.ascontiguousarray(plane).astype(self._stored, copy=False).data.cast("B")
+        index = (t * self.shape.z + z) * self.shape.c + c
+        try:
+            self._file.seek(self._offset + index * len(data))
+            while data:
+                data = data[self._file.write(data) :]
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise disk_full(self.path, os.strerror(error.errno)) from error
+            raise
+
+    def flush(self) -> None:
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        if not self._file.closed:
+            self.flush()
+            self._file.close()
