@@ -34,13 +34,14 @@ from .progress import NoProgress, Progress
 from .reports import Report, Table
 from .scoring import ArraySource, Candidate, CleanSlices, Image, Level, Row, Steps, score
 from .settings import DenoiseSettings
+from .triplets import HELD_OUT
 from .volumes import Volume, open_volume
 
 __all__ = [
     "LEVELS",
-    "SLICES",
-    "TUNING_SLICES",
     "FilterCache",
+    "default_slices",
+    "default_tuning_slices",
     "model_candidates",
     "table2",
     "table2_files",
@@ -55,11 +56,8 @@ LEVELS = tuple(
 )
 """The paper's levels."""
 
-SLICES = tuple(range(10, 111, 10))
-"""The slices that are scored, 0-based."""
-
-TUNING_SLICES = (227, 233, 240, 247)
-"""Where filters are tuned: among the last 25 of 250 slices, which no training sees."""
+MOST_SLICES = 11
+"""Slices 10, 20, … 110 are scored unless others are asked for, or the stack is not that deep."""
 
 PICTURED = (LEVELS[0], LEVELS[2], LEVELS[5], LEVELS[7])
 """The levels that pictures are made of."""
@@ -67,7 +65,7 @@ PICTURED = (LEVELS[0], LEVELS[2], LEVELS[5], LEVELS[7])
 PICTURE_CROP = 150
 """Edge in pixels of the pictures."""
 
-TUNING_CROP = 192
+TUNING_CROP = 160
 """Edge in pixels of the central crops that filters are tuned on."""
 
 
@@ -104,14 +102,33 @@ class FilterCache:
         write_whole(self.path, content.encode())
 
 
+def default_slices(depth: int) -> tuple[int, ...]:
+    """Return the slices 10, 20, … 110, as far as a stack of ``depth`` slices has them.
+
+    A stack too shallow for any of them is scored on its middle slice.
+    """
+    return tuple(range(10, depth - 1, 10))[:MOST_SLICES] or (depth // 2,)
+
+
+def default_tuning_slices(depth: int) -> tuple[int, ...]:
+    """Return up to four slices of the last tenth of a stack, which no training sees.
+
+    Of 250 slices: 227, 233, 240 and 247, whose neighbours lie in the last tenth too.
+    """
+    held_out = max(1, round(HELD_OUT * depth))
+    if held_out < 7:
+        return tuple(range(depth - held_out, depth))[:4]
+    return tuple(int(z) for z in np.linspace(depth - held_out + 2, depth - 3, 4))
+
+
 def table2(
     volume: NDArray[Any] | Source,
     tuning_volume: NDArray[Any] | Source,
     model: Model | str | Path | None = None,
     *,
     levels: Sequence[Level] = LEVELS,
-    slices: Sequence[int] = SLICES,
-    tuning_slices: Sequence[int] = TUNING_SLICES,
+    slices: Sequence[int] | None = None,
+    tuning_slices: Sequence[int] | None = None,
     images: Sequence[int] = (3,),
     seed: int = 0,
     device: str | None = None,
@@ -133,7 +150,8 @@ def table2(
     levels
         The noise levels.
     slices, tuning_slices
-        0-based slices that are scored, and that filters are tuned on.
+        0-based slices that are scored, and that filters are tuned on; see :func:`default_slices`
+        and :func:`default_tuning_slices` for those that are chosen when left out.
     images
         With how many images per slice the model denoises: any of 1, 2 and 3.
     seed
@@ -162,6 +180,10 @@ def table2(
     if not levels:
         raise ValueError("levels is empty, but the study needs at least one: choose some.")
     progress = progress or NoProgress()
+    if slices is None:
+        slices = default_slices(volume.shape[0])
+    if tuning_slices is None:
+        tuning_slices = default_tuning_slices(tuning_volume.shape[0])
     scored = CleanSlices(volume, slices, seed, name="volume")
     tuning = CleanSlices(tuning_volume, tuning_slices, seed, name="tuning_volume")
     if volume is tuning_volume:
@@ -197,8 +219,8 @@ def table2_files(
     out: str | Path,
     *,
     all_images: bool = False,
-    slices: Sequence[int] = SLICES,
-    tuning_slices: Sequence[int] = TUNING_SLICES,
+    slices: Sequence[int] | None = None,
+    tuning_slices: Sequence[int] | None = None,
     seed: int = 0,
     device: str | None = None,
     write_card: bool = False,
@@ -254,10 +276,14 @@ def table2_files(
     images = (3, 2, 1) if all_images else (3,)
     start = time.monotonic()
     with open_volume(volume) as scored, open_volume(tuning) as other:
-        clean = OneChannel(scored)
+        clean, held_out = OneChannel(scored), OneChannel(other)
+        if slices is None:
+            slices = default_slices(clean.shape[0])
+        if tuning_slices is None:
+            tuning_slices = default_tuning_slices(held_out.shape[0])
         rows = table2(
             clean,
-            OneChannel(other),
+            held_out,
             loaded,
             slices=slices,
             tuning_slices=tuning_slices,

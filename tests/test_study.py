@@ -69,6 +69,19 @@ def test_the_levels_are_those_of_the_paper():
     assert (POISSON.noise, GAUSSIAN.noise) == ({"peak": 8}, {"sigma": 75})
 
 
+def test_slices_are_those_of_the_shared_volumes_unless_a_stack_is_shallow():
+    assert study.default_slices(128) == (10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 110)
+    assert study.default_slices(1000) == study.default_slices(128)
+    assert study.default_slices(40) == (10, 20, 30)
+    assert study.default_slices(5) == (2,)
+    # Of 250 slices the last 25 are held out of training, so neighbours are 226 … 248.
+    assert study.default_tuning_slices(250) == (227, 233, 240, 247)
+    for depth in (1, 2, 30, 64, 70, 500):
+        chosen = study.default_tuning_slices(depth)
+        assert 1 <= len(chosen) <= 4
+        assert all(depth - max(1, round(depth / 10)) <= z < depth for z in chosen)
+
+
 def test_a_slice_carries_the_same_noise_as_centre_and_as_neighbour():
     slices = CleanSlices(tissue(), (2,), 7, name="volume")
     two, three = slices.triplet(2, GAUSSIAN), slices.triplet(3, GAUSSIAN)
@@ -330,7 +343,7 @@ def test_misuse_gets_one_sentence(files, model, tmp_path):
     with pytest.raises(ValueError, match=r"volume are 9.*0 … 7"):
         table2(volume, tissue(seed=1), None, slices=(9,), tuning_slices=(1,))
     with pytest.raises(ValueError, match=r"tuning_volume are 227.*0 … 7"):
-        table2(volume, tissue(seed=1), None, slices=(1,))
+        table2(volume, tissue(seed=1), None, slices=(1,), tuning_slices=(227,))
     with pytest.raises(ValueError, match="tune on slices that are not scored"):
         table2(volume, volume, None, slices=(1,), tuning_slices=(2,))
     with pytest.raises(ValueError, match="levels is empty"):

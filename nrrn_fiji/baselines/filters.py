@@ -86,22 +86,22 @@ def non_local_means(image: Image, patch: float, distance: float, h: float, noise
 
 
 def gaussian_grid(noise: float) -> list[Setting]:
-    """Sigma from 0.3 px, which changes nothing, to 5 px in steps of about 12 %."""
-    return [{"sigma": round(float(s), 2)} for s in np.geomspace(0.3, 5, 26)]
+    """Sigma from 0.3 px, which changes nothing, to 8 px in steps of 12 %."""
+    return [{"sigma": round(float(s), 2)} for s in np.geomspace(0.3, 8, 30)]
 
 
 def median_grid(noise: float) -> list[Setting]:
-    """Disks of 5, 9, 13, 21, 29, 37, 49, 69, 81 and 113 pixels."""
-    return [{"radius": r} for r in (1, 1.5, 2, 2.5, 3, 3.5, 4, 4.5, 5, 6)]
+    """Disks of 5, 9, 13, 21, 29, 37, 49, 69, 81, 113 and 197 pixels."""
+    return [{"radius": r} for r in (1, 1.5, 2, 2.5, 3, 3.5, 4, 4.5, 5, 6, 8)]
 
 
 def non_local_means_grid(noise: float) -> list[Setting]:
-    """Patches of 5, 7 and 9 px, search of 3, 5 and 8 px, h from 0.2 to 1.2 times the noise."""
+    """Patches of 5, 9, 13 px, search of 2, 3, 5, 8 px, h from 0.2 to 1.6 times the noise."""
     return [
         {"patch": patch, "distance": distance, "h": round(k * noise, 5), "noise": round(noise, 5)}
-        for patch in (5, 7, 9)
-        for distance in (3, 5, 8)
-        for k in (0.2, 0.3, 0.4, 0.5, 0.6, 0.75, 0.95, 1.2)
+        for patch in (5, 9, 13)
+        for distance in (2, 3, 5, 8)
+        for k in (0.2, 0.3, 0.4, 0.5, 0.6, 0.75, 0.95, 1.2, 1.6)
     ]
 
 
