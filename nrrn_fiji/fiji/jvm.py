@@ -16,7 +16,9 @@ import os
 import platform
 import re
 import shutil
+import signal
 import subprocess
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -520,6 +522,7 @@ def _start_java(java: Java, jars: Sequence[Path], arguments: list[str], *, wrapp
     config.add_classpath(*map(str, jars))
     config.add_options(arguments)
     config.add_kwargs(interrupt=False)  # Ctrl-C stays Python's
+    handler = signal.getsignal(signal.SIGINT)
     try:
         scyjava.start_jvm()
     except (RuntimeError, OSError) as error:
@@ -527,6 +530,9 @@ def _start_java(java: Java, jars: Sequence[Path], arguments: list[str], *, wrapp
             f"Java {java.version_text} in {java.home} did not start: {error} Check the memory "
             "and the options that it was given, or set JAVA_HOME to another Java."
         ) from error
+    if threading.current_thread() is threading.main_thread() and handler is not None:
+        # Java took the signal: through it, Ctrl-C would wake Python only after its current wait.
+        signal.signal(signal.SIGINT, handler)
 
 
 def _wrap_fiji(fiji: Path, headless: bool, java: Java) -> ImageJ:

@@ -1,0 +1,514 @@
+"""Pixels and metadata between ImageJ and NumPy, both ways.
+
+An ImagePlus is read as a :class:`~nrrn_fiji.image.Volume` and a result is written as a new
+ImagePlus with everything its source carried: calibration, labels, look-up tables, display range,
+Info, properties, selection, overlay and the order of its dimensions.  PyImageJ's own conversion
+loses most of these, needs a Java library that Fiji lacks, and gives images whose edits are lost.
+
+Pixels go slice by slice through a NIO buffer over NumPy's memory: at the speed of memory, and
+never more than one slice of a virtual stack at a time.  This module must never change the image
+that it reads, and needs Java to run before anything here is called.
+
+Sources: ``ij.ImagePlus``, ``ij.measure.Calibration`` and ``ij.io.FileSaver`` of ImageJ 1.54p.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import jpype
+import numpy as np
+
+from ..image import Array, ImageMetadata, Volume, VolumeShape, VolumeWriter, provenance_line
+
+__all__ = [
+    "ImagePlusVolume",
+    "ImagePlusWriter",
+    "fits_in_java",
+    "java_array",
+    "pixels_from_java",
+    "pixels_to_java",
+    "volume_of",
+]
+
+BIT_DEPTHS: dict[int, np.dtype[Any]] = {
+    8: np.dtype(np.uint8),
+    16: np.dtype(np.uint16),
+    32: np.dtype(np.float32),
+}
+# Java's type with the same bits, and the view of a byte buffer that copies it in bulk.
+JAVA_TYPES: dict[str, tuple[Any, str]] = {
+    "uint8": (jpype.JByte, "duplicate"),
+    "int8": (jpype.JByte, "duplicate"),
+    "uint16": (jpype.JShort, "asShortBuffer"),
+    "int16": (jpype.JShort, "asShortBuffer"),
+    "float32": (jpype.JFloat, "asFloatBuffer"),
+    "float64": (jpype.JDouble, "asDoubleBuffer"),
+}
+# ImageJ keeps signed 16-bit values as unsigned ones, 32768 higher: the same bits but the highest.
+SIGN = np.uint16(0x8000)
+# What only told ImageJ about its window, or about how many planes there are.
+PASSING_PROPERTIES = {"UniqueName"}
+COUNTS = {"images", "channels", "slices", "frames"}
+SIGNED_LINES = {"cf", "c0", "c1"}
+
+
+def volume_of(image: Any) -> Volume:
+    """Return an image of ImageJ or ImageJ2 as a volume.
+
+    Parameters
+    ----------
+    image
+        ``ij.ImagePlus``, ``net.imagej.Dataset`` or ``net.imagej.ImgPlus``.
+
+    Raises
+    ------
+    TypeError
+        If it is none of these.
+    ValueError
+        If it holds no grey values (RGB, masks), or no image any more.
+    """
+    if isinstance(image, jpype.JClass("ij.ImagePlus")):
+        return ImagePlusVolume(image)
+    from .datasets import ImgPlusVolume, is_img_plus
+
+    if is_img_plus(image):
+        return ImgPlusVolume(image)
+    raise TypeError(
+        f"image is of type {type(image).__name__}, but accepted are ij.ImagePlus, "
+        "net.imagej.Dataset and net.imagej.ImgPlus: convert it first."
+    )
+
+
+# --- pixels ------------------------------------------------------------------------------------
+
+
+def _buffer(array: Array) -> Any:
+    """Return a NIO buffer over the memory of a contiguous array; the array must outlive it."""
+    data = array.reshape(-1).view(np.int8)
+    order = jpype.JClass("java.nio.ByteOrder").nativeOrder()
+    buffer = jpype.nio.convertToDirectBuffer(data).order(order)
+    return getattr(buffer, JAVA_TYPES[array.dtype.name][1])()
+
+
+def pixels_from_java(out: Array, pixels: Any, offset: int = 0) -> None:
+    """Copy pixels out of a Java array, bit by bit.
+
+    Parameters
+    ----------
+    out
+        Contiguous (Y, X) of uint8, int8, uint16, int16, float32 or float64.
+    pixels
+        The Java array of the same size of pixel.
+    offset
+        Where in it the plane begins.
+
+    Raises
+    ------
+    ValueError
+        If the Java array is of another type or too short.
+    """
+    wanted = jpype.JArray(JAVA_TYPES[out.dtype.name][0])
+    if not isinstance(pixels, wanted) or len(pixels) < offset + out.size:
+        raise ValueError(
+            f"pixels is a {type(pixels).__name__} of {len(pixels)}, but a {wanted.__name__} of "
+            f"{offset + out.size} or more is needed: convert the image to one type first."
+        )
+    _buffer(out).put(pixels, offset, out.size)
+
+
+def pixels_to_java(plane: Array, pixels: Any, offset: int = 0) -> None:
+    """Copy pixels into a Java array, bit by bit; the inverse of :func:`pixels_from_java`."""
+    plane = np.ascontiguousarray(plane)
+    _buffer(plane).get(pixels, offset, plane.size)
+
+
+def java_array(size: int, dtype: np.dtype[Any]) -> Any:
+    """Return a new Java array of ``size`` pixels that holds the bits of ``dtype``.
+
+    Raises
+    ------
+    MemoryError
+        If Java's memory is full.
+    """
+    try:
+        return jpype.JArray(JAVA_TYPES[dtype.name][0])(size)
+    except jpype.JException as error:
+        if isinstance(error, jpype.JClass("java.lang.OutOfMemoryError")):
+            raise _java_is_full(size * dtype.itemsize) from error
+        raise
+
+
+def fits_in_java(size: int) -> bool:
+    """Whether Java has ``size`` more bytes for pixels, with some left for its own work."""
+    runtime = jpype.JClass("java.lang.Runtime").getRuntime()
+    for attempt in range(2):
+        if attempt:
+            runtime.gc()  # what nobody uses any more counts as used until it is collected
+        used = runtime.totalMemory() - runtime.freeMemory()
+        if used + size < 0.9 * runtime.maxMemory():
+            return True
+    return False
+
+
+def _java_is_full(size: int) -> MemoryError:
+    most = jpype.JClass("java.lang.Runtime").getRuntime().maxMemory()
+    return MemoryError(
+        f"Java has no {size / 1e6:.4g} MB left for the result (all of Java may take "
+        f"{most / 1e6:.4g} MB). Close images, write the result to a file, or start with more "
+        "memory for Java (--memory)."
+    )
+
+
+# --- ImagePlus -> volume -----------------------------------------------------------------------
+
+
+class ImagePlusVolume(Volume):
+    """An ``ij.ImagePlus`` as a volume; virtual stacks are read slice by slice.
+
+    Signed 16-bit images (a calibration function in ImageJ) appear as int16 with their own values.
+    8-bit images with a colour look-up table are grey values shown in colours.
+
+    Parameters
+    ----------
+    imp
+        The image.  It is never changed.
+
+    Raises
+    ------
+    ValueError
+        If it is RGB, or was closed.
+    """
+
+    def __init__(self, imp: Any) -> None:
+        title = str(imp.getTitle())
+        if imp.getProcessor() is None and not imp.getStack().getSize():
+            raise ValueError(f"The image {title!r} is empty or was closed: open it again.")
+        depth = int(imp.getBitDepth())
+        if depth not in BIT_DEPTHS:
+            raise ValueError(
+                f"The image {title!r} is an RGB colour image, but grey values are needed: convert "
+                "it first (Image > Type > 8-bit)."
+            )
+        signed = depth == 16 and bool(imp.getCalibration().isSigned16Bit())
+        dtype: np.dtype[Any] = np.dtype(np.int16) if signed else BIT_DEPTHS[depth]
+        x, y, c, z, t = (int(size) for size in imp.getDimensions())
+        shape = VolumeShape(t, c, z, y, x)
+        stack = imp.getStack()
+        file = imp.getOriginalFileInfo()
+        path = _path_of(file)
+        super().__init__(title, path, shape, dtype, _metadata(imp, shape, signed))
+        if z == 1 and max(t, c) > 2:
+            axis, key = ("time points", "T") if t > c else ("channels", "C")
+            self.notes.append(
+                f"{title} has {max(t, c)} {axis} and one slice. If these are the slices of a "
+                f"stack, reorder them first (Image > Properties), or use z_axis={key}."
+            )
+        self.imp = imp
+        self.signed = signed
+        self._stack = stack
+        self._virtual = bool(stack.isVirtual())
+
+    def _read_plane(self, out: Array, t: int, c: int, z: int) -> None:
+        index = self.imp.getStackIndex(c + 1, z + 1, t + 1)
+        if self._virtual:
+            self._check_file(index)
+        pixels = self._stack.getPixels(index)
+        if pixels is None:
+            raise ValueError(
+                f"The image {self.name!r} was closed while it was read: open it and start again."
+            )
+        try:
+            pixels_from_java(out, pixels)
+        except ValueError as error:
+            raise ValueError(
+                f"Slice {index} of {self.name!r} differs from the others in type or size: "
+                "convert them to one type first."
+            ) from error
+        if self.signed:
+            bits = out.view(np.uint16)
+            np.bitwise_xor(bits, SIGN, out=bits)
+
+    def _check_file(self, index: int) -> None:
+        """Refuse a slice whose file is gone: ImageJ would give a blank one and say nothing."""
+        folder = str(self._stack.getDirectory() or "")
+        name = str(self._stack.getFileName(index) or "") if folder else ""
+        if name and "://" not in folder + name and not os.path.exists(os.path.join(folder, name)):
+            raise FileNotFoundError(
+                f"The file of slice {index} of {self.name!r} is gone ({folder}{name}): put it "
+                "back, or open the image again."
+            )
+
+    def close(self) -> None:
+        """Do nothing: the image stays open in ImageJ."""
+
+    def _identity(self) -> str:
+        if self._virtual and self.path is not None and self.path.exists():
+            state = self.path.stat()
+            return f"{self.path.name} {state.st_size} {state.st_mtime_ns}"
+        # Pixels in memory can change at any time: they are this image's alone, in this session.
+        return f"ImagePlus {self.imp.getID()} of process {os.getpid()}"
+
+
+def _path_of(file: Any) -> Path | None:
+    """Return the file that ImageJ opened an image from, or None."""
+    if file is None or not file.directory or not file.fileName:
+        return None
+    return Path(str(file.directory)) / str(file.fileName)
+
+
+def _metadata(imp: Any, shape: VolumeShape, signed: bool) -> ImageMetadata:
+    """Collect everything an ImagePlus says about itself, as a TIFF of ImageJ would hold it."""
+    calibration = imp.getLocalCalibration()
+    voxel = None
+    if calibration.scaled():
+        voxel = (
+            float(calibration.pixelDepth),
+            float(calibration.pixelHeight),
+            float(calibration.pixelWidth),
+        )
+    luts = imp.getLuts()
+    description = str(jpype.JClass("ij.io.FileSaver")(imp).getDescriptionString())
+    dropped = COUNTS | (SIGNED_LINES if signed else set())
+    ranges = [float(value) for lut in luts for value in (lut.min, lut.max)]
+    encoder = jpype.JClass("ij.io.RoiEncoder")
+    overlay = imp.getOverlay()
+    return ImageMetadata(
+        kind="imagej",
+        axes="TZCYX",
+        voxel_size=voxel,
+        voxel_unit=str(calibration.getUnit()) if voxel else None,
+        labels=_labels(imp, shape),
+        luts=tuple(_table(lut) for lut in luts),
+        ranges=tuple(ranges) if imp.isComposite() else (),
+        info=str(imp.getProperty("Info") or ""),
+        properties=_properties(imp),
+        roi=_bytes(encoder.saveAsByteArray(imp.getRoi())) if imp.getRoi() is not None else None,
+        overlays=tuple(_bytes(encoder.saveAsByteArray(roi)) for roi in overlay.toArray())
+        if overlay is not None
+        else (),
+        lines=tuple(
+            line
+            for line in description.splitlines()
+            if line.strip() and line.split("=")[0] not in dropped
+        ),
+    )
+
+
+def _bytes(array: Any) -> bytes:
+    return bytes(np.asarray(array).view(np.uint8))
+
+
+def _table(lut: Any) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return np.asarray(lut.getBytes()).view(np.uint8)[: 3 * 256].reshape(3, 256).copy()
+
+
+def _labels(imp: Any, shape: VolumeShape) -> tuple[str, ...]:
+    """Return the label of every plane, channel fastest; empty when there is none at all."""
+    stack = imp.getStack()
+    if shape.planes == 1:
+        label = imp.getProp("Slice_Label")
+        return (str(label),) if label is not None else ()
+    labels = [stack.getSliceLabel(index + 1) for index in range(shape.planes)]
+    if all(label is None for label in labels):
+        return ()
+    return tuple("" if label is None else str(label) for label in labels)
+
+
+def _properties(imp: Any) -> dict[str, str]:
+    values = imp.getPropertiesAsArray()
+    if values is None:
+        return {}
+    pairs = zip(values[::2], values[1::2], strict=True)
+    return {str(key): str(value) for key, value in pairs if str(key) not in PASSING_PROPERTIES}
+
+
+# --- volume -> ImagePlus -----------------------------------------------------------------------
+
+
+class ImagePlusWriter(VolumeWriter):
+    """A new ``ij.ImagePlus`` that takes slabs and carries everything its source does.
+
+    Parameters
+    ----------
+    like
+        The source.
+    title
+        Name of the new image.
+    dtype
+        Type of its grey values: the source's (they keep their meaning, so the display range and
+        the calibration function stay), or float32.
+    slices
+        Which slices of the source it holds; all when left out.
+    provenance
+        How it was made; the last line of its Info.
+
+    Raises
+    ------
+    MemoryError
+        If it does not fit into Java's memory; :func:`fits_in_java` tells beforehand.
+    ValueError
+        If ImageJ has no image of that type.
+    """
+
+    def __init__(
+        self,
+        like: ImagePlusVolume,
+        *,
+        title: str,
+        dtype: np.dtype[Any] | None = None,
+        slices: range | None = None,
+        provenance: dict[str, Any] | None = None,
+    ) -> None:
+        slices = range(like.shape.z) if slices is None else slices
+        dtype = like.dtype if dtype is None else np.dtype(dtype)
+        if dtype != like.dtype and dtype != np.float32:
+            raise ValueError(
+                f"dtype is {dtype}, but it must be {like.dtype}, as in {like.name!r}, or float32."
+            )
+        shape = like.shape._replace(z=len(slices))
+        super().__init__(Path(title), shape, dtype)
+        size = shape.planes * shape.y * shape.x * dtype.itemsize
+        if not fits_in_java(size):
+            raise _java_is_full(size)
+        self.title = title
+        self._like = like
+        self._slices = slices
+        self._provenance = provenance
+        self._planes: list[Any] = [None] * shape.planes
+
+    def _write_plane(self, plane: Array, t: int, c: int, z: int) -> None:
+        index = (t * self.shape.z + z) * self.shape.c + c
+        if self._planes[index] is None:
+            self._planes[index] = java_array(plane.size, self.dtype)
+        if self.dtype == np.int16:
+            plane = plane.view(np.uint16) ^ SIGN
+        pixels_to_java(plane, self._planes[index])
+
+    def flush(self) -> None:
+        """Do nothing: pixels are in Java at once."""
+
+    def close(self) -> None:
+        """Do nothing: the image is the user's, and :meth:`finish` gives it out."""
+
+    def finish(self) -> Any:
+        """Return the new ImagePlus; it is not shown yet.
+
+        Raises
+        ------
+        ValueError
+            If a plane was never written: no image appears that is not whole.
+        """
+        missing = sum(plane is None for plane in self._planes)
+        if missing:
+            raise ValueError(
+                f"{missing} of {len(self._planes)} planes of {self.title!r} were never written: "
+                "write every slice before finish()."
+            )
+        stack = jpype.JClass("ij.ImageStack")(self.shape.x, self.shape.y)
+        for plane in self._planes:
+            stack.addSlice(None, plane)
+        return dress(
+            jpype.JClass("ij.ImagePlus")(self.title, stack),
+            self._like,
+            shape=self.shape,
+            slices=self._slices,
+            same_values=self.dtype == self._like.dtype,
+            provenance=self._provenance,
+        )
+
+
+def dress(
+    result: Any,
+    like: ImagePlusVolume,
+    *,
+    shape: VolumeShape,
+    slices: range,
+    same_values: bool,
+    provenance: dict[str, Any] | None,
+) -> Any:
+    """Give a new ImagePlus everything but the pixels of ``like``, and return it.
+
+    Parameters
+    ----------
+    result
+        The new image, of ``shape``, planes in ImageJ's order.
+    slices
+        Which slices of ``like`` it holds.
+    same_values
+        Whether its grey values mean the same: if not, display range and calibration function are
+        left out.
+    """
+    source = like.imp
+    metadata = like.metadata.selected(like.shape, shape, slices, same_values=same_values)
+    for index, label in enumerate(metadata.labels):
+        if shape.planes == 1:
+            result.setProp("Slice_Label", label or None)
+        result.getStack().setSliceLabel(label or None, index + 1)
+    # ImageJ orders dimensions by its own convention; a stack reinterpreted by z_axis is one of Z.
+    result.setDimensions(shape.c, shape.z, shape.t)
+    if source.isHyperStack() and shape.planes > 1:
+        result.setOpenAsHyperStack(True)
+    calibration = source.getLocalCalibration().copy()
+    calibration.zOrigin -= slices.start
+    if not same_values:
+        calibration.setFunction(jpype.JClass("ij.measure.Calibration").NONE, None, "Gray Value")
+    result.setCalibration(calibration)
+    for key, value in metadata.properties.items():
+        if key != "Slice_Label":
+            result.setProp(key, value)
+    _copy_attached(source, result)
+    info = metadata.info.rstrip("\n")
+    if provenance is not None:
+        info = "\n".join(filter(None, (info, provenance_line(provenance))))
+    if info:
+        result.setProperty("Info", info)
+    result = _colour(result, source, same_values)
+    if shape.planes == source.getStackSize() and shape.c == source.getNChannels():
+        # Not getSlice(), which stays 1 while a plain stack is leafed through.
+        result.setPosition(*source.convertIndexToPosition(source.getCurrentSlice()))
+    if source.getRoi() is not None:
+        result.setRoi(source.getRoi().clone())
+    overlay = source.getOverlay()
+    if overlay is not None:
+        result.setOverlay(overlay.duplicate())
+        result.setHideOverlay(source.getHideOverlay())
+    result.changes = True  # not saved yet: ImageJ asks before it is closed
+    return result
+
+
+def _copy_attached(source: Any, result: Any) -> None:
+    """Copy the texts that plugins attached to an image beside Info."""
+    attached = source.getProperties()
+    if attached is None:
+        return
+    for key in list(attached.keySet()):
+        value = attached.get(key)
+        if isinstance(value, jpype.JString) and str(key) != "Info":
+            result.setProperty(key, value)
+
+
+def _colour(result: Any, source: Any, same_values: bool) -> Any:
+    """Give ``result`` the look-up tables, display ranges and composite mode of ``source``."""
+    if source.isComposite() and result.getNChannels() == source.getNChannels():
+        composite = jpype.JClass("ij.CompositeImage")(result, source.getMode())
+        # The constructor leaves out what belongs to the window alone.
+        _copy_attached(result, composite)
+        composite.copyLuts(source)
+        if not same_values:
+            for channel in range(composite.getNChannels(), 0, -1):
+                composite.setPosition(channel, 1, 1)
+                composite.resetDisplayRange()
+        return composite
+    luts = source.getLuts()
+    if len(luts) and result.getNChannels() == 1:
+        low, high = result.getDisplayRangeMin(), result.getDisplayRangeMax()
+        lut = luts[0]
+        result.getProcessor().setLut(lut)
+        if same_values:
+            low, high = source.getDisplayRangeMin(), source.getDisplayRangeMax()
+        result.setDisplayRange(low, high)
+        result.getStack().setColorModel(result.getProcessor().getColorModel())
+    return result
