@@ -1,0 +1,381 @@
+"""The training loop and the training job: what a user relies on when a run is long."""
+
+import csv
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nrrn_fiji import training
+from nrrn_fiji.models import load_model
+from nrrn_fiji.network import NRRN
+from nrrn_fiji.progress import Cancelled
+from nrrn_fiji.settings import TrainSettings
+from nrrn_fiji.train_job import train, train_files
+from nrrn_fiji.training import Diverged, History, Snapshot, learning_rate, resolve
+from nrrn_fiji.triplets import TrainingStack, TripletSampler
+
+CPU = torch.device("cpu")
+SMALL = TrainSettings(units=1, maps=4, crop=16, batch=2, steps=12, rate=3e-3, device="cpu")
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(1)
+    monkeypatch.setattr(training, "VALIDATION_CROPS", 6)
+
+
+def wavy(depth: int = 24, size: int = 40, sigma: float = 0.1, seed: int = 0) -> np.ndarray:
+    """A smooth isotropic volume in 8 bits, with noise that is independent from pixel to pixel."""
+    z, y, x = np.mgrid[:depth, :size, :size]
+    clean = 0.5 + 0.3 * np.sin(x / 4) * np.cos(y / 5 + z / 9)
+    noisy = clean + sigma * np.random.default_rng(seed).standard_normal(clean.shape)
+    return np.clip(noisy * 255, 0, 255).round().astype(np.uint8)
+
+
+class StopAfter:
+    """A user who cancels when a number of steps is done."""
+
+    def __init__(self, steps: int):
+        self.steps = steps
+        self.done = 0.0
+        self.messages: list[str] = []
+
+    def update(self, done: float, total: float, text: str = "") -> None:
+        self.done = done
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+    @property
+    def cancelled(self) -> bool:
+        return self.done >= self.steps
+
+
+def run(
+    folder: Path, settings: TrainSettings = SMALL, progress: StopAfter | None = None, **more: object
+) -> tuple[History, dict[str, torch.Tensor], list[Snapshot]]:
+    """Train a tiny network on the wavy volume."""
+    resolved = resolve(settings, device=CPU, precision="fp32", objective="masked")
+    sampler = TripletSampler([TrainingStack(wavy(), (0, 255))], training.sample_settings(resolved))
+    torch.manual_seed(0)
+    network = NRRN(resolved.units or 1, resolved.maps or 4)
+    seen: list[Snapshot] = []
+    history, best = training.train(
+        network,
+        sampler,
+        resolved,
+        checkpoint=folder / "checkpoint.safetensors",
+        callback=seen.append,
+        validate_every=3,
+        progress=progress,
+        **more,  # type: ignore[arg-type]
+    )
+    return history, best, seen
+
+
+def test_a_resumed_training_is_the_one_that_was_not_interrupted(tmp_path: Path) -> None:
+    straight, best, _ = run(tmp_path)
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for stop in (4, 9):  # In between validations, twice.
+        with pytest.raises(Cancelled):
+            run(broken, progress=StopAfter(stop), resume=stop > 4)
+    resumed, best_resumed, _ = run(broken, resume=True)
+    assert resumed.losses == straight.losses
+    assert resumed.rates == straight.rates
+    assert resumed.validation == straight.validation
+    assert best.keys() == best_resumed.keys()
+    for name, tensor in best.items():
+        assert torch.equal(tensor, best_resumed[name]), name
+
+
+def test_resuming_with_other_settings_or_data_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Cancelled):
+        run(tmp_path, progress=StopAfter(2))
+    with pytest.raises(ValueError, match=r"rate=0.003 \(now 0.001\)"):
+        run(tmp_path, replace(SMALL, rate=1e-3), resume=True)
+    with pytest.raises(ValueError, match="other training data"):
+        run(tmp_path, resume=True, data="another")
+
+
+@pytest.mark.parametrize("content", [b"", b"\x10\0\0\0\0\0\0\0{}", b"nonsense" * 100])
+def test_a_corrupt_checkpoint_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "checkpoint.safetensors").write_bytes(content)
+    with pytest.raises(ValueError, match="damaged or not a checkpoint"):
+        run(tmp_path, resume=True)
+
+
+def test_the_best_of_all_validations_is_kept(tmp_path: Path) -> None:
+    history, best, seen = run(tmp_path)
+    assert [s.history.step for s in seen] == [12] * 4  # One history, shown four times.
+    assert [step for step, _ in history.validation] == [3, 6, 9, 12]
+    lowest = min(history.validation, key=lambda pair: pair[1])
+    assert history.best == lowest
+    assert seen[[3, 6, 9, 12].index(lowest[0])].is_best
+
+
+def test_training_lowers_the_held_out_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "VALIDATION_CROPS", 20)
+    history, _, _ = run(tmp_path, replace(SMALL, steps=120, maps=8))
+    # The error at masked pixels holds the noise of the target itself (σ 0.1, so 0.01), below which
+    # nothing can fall; an untouched masked pixel has its neighbour's noise and structure on top.
+    assert history.validation[-1][1] < 0.8 * history.validation[0][1]
+    assert history.validation[-1][1] > 0.009
+
+
+def test_divergence_stops_with_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(Diverged, match=r"not finite at step .* Try rate="):
+        run(tmp_path, replace(SMALL, rate=1e30, clip=0.0, schedule="constant", steps=200))
+
+
+def test_weight_averaging_can_be_switched_off(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    _, _, plain = run(tmp_path, replace(SMALL, average=0.0, steps=3))
+    _, _, averaged = run(tmp_path / "a", replace(SMALL, steps=3))
+    assert plain[-1].history.losses == averaged[-1].history.losses
+    assert plain[-1].history.validation != averaged[-1].history.validation
+
+
+# Choosing settings -------------------------------------------------------------------------------
+
+
+def chosen(settings: TrainSettings, device: str = "cpu") -> TrainSettings:
+    return resolve(settings, device=torch.device(device), precision="fp32", objective="masked")
+
+
+def test_the_paper_preset_is_the_paper_and_gives_way_to_what_is_asked() -> None:
+    paper = chosen(TrainSettings(preset="paper"))
+    assert (paper.units, paper.maps, paper.crop, paper.batch) == (4, 64, 256, 16)
+    assert (paper.objective, paper.rate, paper.schedule) == ("consensus", 1e-4, "halving")
+    assert (paper.levels, paper.rescale) == ("uniform", (0.5, 2.0))
+    assert chosen(TrainSettings(preset="paper", batch=4, units=1)).batch == 4
+    assert chosen(TrainSettings(preset="paper", minutes=5)).steps is None
+
+
+def test_defaults_suit_the_device() -> None:
+    cpu, gpu = chosen(TrainSettings()), chosen(TrainSettings(), "cuda")
+    assert cpu.units is not None and gpu.units is not None
+    assert cpu.maps is not None and gpu.maps is not None
+    assert cpu.units * cpu.maps < gpu.units * gpu.maps
+    assert cpu.objective == "masked"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"steps": 5, "minutes": 1}, "only one of them"),
+        ({"objective": "clean"}, "no noise is asked for"),
+    ],
+)
+def test_contradicting_settings_are_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        chosen(TrainSettings(**settings))  # type: ignore[arg-type]
+
+
+def test_fp16_is_refused_for_training() -> None:
+    with pytest.raises(ValueError, match='"fp32" or "bf16"'):
+        resolve(TrainSettings(), device=CPU, precision="fp16", objective="masked")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("objective", "n2n"), ("mask", 0.9), ("steps", 0), ("minutes", -1), ("crop", 8)],
+)
+def test_settings_out_of_range_name_themselves(name: str, value: object) -> None:
+    with pytest.raises(ValueError, match=f"{name} is {value!r}, but it must be"):
+        TrainSettings(**{name: value})  # type: ignore[arg-type]
+
+
+def test_the_paper_halves_its_rate_every_ten_epochs_of_8190_crops() -> None:
+    settings = chosen(TrainSettings(preset="paper"))
+    steps = [0, 5118, 5119, 10238]
+    rates = [learning_rate(settings, step, 0) for step in steps]
+    assert rates == pytest.approx([1e-4, 1e-4, 0.5e-4, 0.25e-4])
+
+
+def test_the_cosine_schedule_warms_up_and_falls_to_a_hundredth() -> None:
+    settings = chosen(TrainSettings(rate=1.0))
+    rates = [learning_rate(settings, 0, fraction) for fraction in (0, 0.01, 0.02, 0.51, 1)]
+    assert rates == pytest.approx([0.01, 0.5, 1.0, 0.505, 0.01], abs=1e-6)
+
+
+# From files to a model file ----------------------------------------------------------------------
+
+
+def small(**more: object) -> dict[str, object]:
+    return {"units": 1, "maps": 4, "crop": 16, "batch": 2, "steps": 6, "device": "cpu", **more}
+
+
+def test_a_model_its_curve_and_a_sample_appear(tmp_path: Path) -> None:
+    model = train(wavy(), tmp_path / "mine.safetensors", **small())
+    assert sorted(p.name for p in tmp_path.iterdir() if p.suffix != ".lock") == [
+        "mine.loss.csv",
+        "mine.loss.png",
+        "mine.safetensors",
+        "mine.sample.png",
+    ]
+    with (tmp_path / "mine.loss.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert float(rows[-1]["validation_error"]) > 0
+    again = load_model(tmp_path / "mine.safetensors")
+    assert again.hash == model.hash
+    card = again.card["training"]
+    assert card["objective"] == "masked" and card["ended"] == "finished" and card["steps"] == 6
+    assert card["command"].startswith("nrrn train") and "--maps 4" in card["command"]
+    assert again.intensity == (0, 255)
+
+
+def test_the_same_seed_gives_the_same_model(tmp_path: Path) -> None:
+    one, two, other = (
+        train(wavy(), tmp_path / name, **small(seed=seed)).hash
+        for name, seed in (("a", 1), ("b", 1), ("c", 2))
+    )
+    assert one == two != other
+
+
+def test_ctrl_c_keeps_the_best_model_and_resuming_finishes_it(tmp_path: Path) -> None:
+    out = tmp_path / "mine.safetensors"
+    settings = TrainSettings(**small())  # type: ignore[arg-type]
+    with pytest.raises(Cancelled, match="continue with --resume"):
+        train_files([wavy()], out, settings, progress=StopAfter(3))
+    assert load_model(out).card["training"]["ended"] == "stopped"
+    with pytest.raises(FileExistsError, match="--resume, or start again with --overwrite"):
+        train_files([wavy()], out, settings)
+    report = train_files([wavy()], out, settings, resume=True)
+    assert report.steps == 6
+    straight = train_files([wavy()], tmp_path / "straight", settings)
+    assert report.model.hash == straight.model.hash
+    with pytest.raises(FileNotFoundError, match="no checkpoint"):
+        train_files([wavy()], out, settings, resume=True)
+
+
+def test_an_existing_model_is_not_replaced_unasked(tmp_path: Path) -> None:
+    out = tmp_path / "mine.safetensors"
+    out.write_bytes(b"precious")
+    with pytest.raises(FileExistsError, match="--overwrite"):
+        train(wavy(), out, **small())
+    assert out.read_bytes() == b"precious"
+    train(wavy(), out, overwrite=True, **small(steps=1))
+    assert load_model(out).units == 1
+
+
+def test_fine_tuning_starts_from_the_model_and_says_so_in_the_card(tmp_path: Path) -> None:
+    parent = train(wavy(), tmp_path / "parent", **small(steps=2))
+    child = train(
+        wavy(seed=5), tmp_path / "child", fine_tune=parent, rate=1e-12, average=0.0, steps=1,
+        crop=16, batch=1, device="cpu",
+    )  # fmt: skip
+    assert child.card["training"]["fine_tuned_from"]["hash"] == parent.hash
+    for name, tensor in child.network.state_dict().items():
+        torch.testing.assert_close(tensor, parent.network.state_dict()[name], atol=1e-9, rtol=0)
+    with pytest.raises(ValueError, match="maps is 8, but the model to fine-tune"):
+        train(wavy(), tmp_path / "wrong", fine_tune=parent, maps=8)
+
+
+def test_divergence_keeps_the_last_good_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = training.objective_value
+    calls = 0
+
+    def spoiled(*arguments: object) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        value = honest(*arguments)  # type: ignore[arg-type]
+        # 25 steps and one validation of 6 crops go well.
+        return value if calls <= 35 else value * math.nan
+
+    monkeypatch.setattr(training, "objective_value", spoiled)
+    out = tmp_path / "mine.safetensors"
+    with pytest.raises(Diverged, match=r"step 25\) is kept.*It is in .*mine.safetensors"):
+        train(wavy(), out, **small(steps=100))
+    model = load_model(out)
+    assert model.card["training"]["ended"] == "diverged"
+    assert all(torch.isfinite(tensor).all() for tensor in model.network.state_dict().values())
+
+
+@pytest.mark.parametrize("objective", ["consensus", "masked", "clean"])
+def test_every_objective_trains_from_the_command_settings(tmp_path: Path, objective: str) -> None:
+    noise = {"poisson": (5.0, 50.0), "gaussian": (5.0, 20.0)} if objective == "clean" else {}
+    model = train(
+        wavy(), tmp_path / "mine", objective=objective, **small(edge=True, maps=8, **noise)
+    )
+    assert model.card["training"]["objective"] == objective
+    assert model.edge
+
+
+def test_scans_of_one_slice_train_with_the_consensus_objective(tmp_path: Path) -> None:
+    scans = np.stack([wavy(1, 64, seed=seed)[0] for seed in range(4)])
+    model = train(scans, tmp_path / "mine", scans=True, **small())
+    assert model.card["training"]["objective"] == "consensus"
+
+
+def test_the_crop_shrinks_to_fit_unless_it_was_asked_for(tmp_path: Path) -> None:
+    tiny = wavy(24, 40)
+    model = train(tiny, tmp_path / "mine", units=1, maps=4, steps=1, device="cpu")
+    assert model.card["training"]["settings"]["crop"] == 40
+    with pytest.raises(ValueError, match="a crop is 64 x 64 px: choose crop=40"):
+        train(tiny, tmp_path / "wrong", **small(crop=64))
+
+
+def test_minutes_end_by_the_clock(tmp_path: Path) -> None:
+    settings = small(minutes=0.02)
+    del settings["steps"]
+    model = train(wavy(), tmp_path / "mine", **settings)
+    assert 1 <= model.card["training"]["seconds"] < 30
+
+
+def test_16_bit_stacks_are_mapped_by_their_percentiles(tmp_path: Path) -> None:
+    stack = wavy().astype(np.uint16) * 20 + 1000
+    model = train(stack, tmp_path / "mine", **small(steps=1))
+    low, high = model.intensity or (0, 0)
+    assert 1000 <= low < 2000 and 4500 < high <= 6100
+
+
+def test_nan_is_filled_and_said(tmp_path: Path) -> None:
+    stack = wavy().astype(np.float32)
+    stack[3, 4:8, 5:9] = np.nan
+    progress = StopAfter(1000)
+    model = train(stack, tmp_path / "mine", progress=progress, **small(steps=2))
+    assert any("16 pixels are NaN" in message for message in progress.messages)
+    assert all(math.isfinite(v) for _, v in model.card["training"]["history"]["validation"])
+
+
+@pytest.mark.parametrize(
+    ("stack", "error", "message"),
+    [
+        (np.zeros((2, 64, 64), np.uint8), ValueError, "training needs at least 3"),
+        (np.full((20, 64, 64), 7, np.float32), ValueError, "same grey value 7 everywhere"),
+        (np.full((20, 64, 64), np.nan, np.float32), ValueError, "no valid pixel"),
+        (np.zeros((20, 64, 64), np.complex64), ValueError, "complex"),
+    ],
+)
+def test_a_stack_that_cannot_be_learnt_from_is_refused(
+    tmp_path: Path, stack: np.ndarray, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        train(stack, tmp_path / "mine", **small())
+    assert not (tmp_path / "mine.safetensors").exists()
+
+
+def test_the_model_file_must_be_writable_as_a_model(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="models are .safetensors files"):
+        train(wavy(), tmp_path / "mine.pth", **small())
+    with pytest.raises(FileNotFoundError, match="does not exist: make it first"):
+        train(wavy(), tmp_path / "nowhere" / "mine", **small())
+
+
+def test_a_checkpoint_is_json_and_tensors_and_nothing_to_unpickle(tmp_path: Path) -> None:
+    with pytest.raises(Cancelled):
+        run(tmp_path, progress=StopAfter(2))
+    header, tensors = training.read_checkpoint(tmp_path / "checkpoint.safetensors")
+    assert json.loads(json.dumps(header)) == header
+    assert tensors["history.losses"].shape == (2,)
