@@ -121,7 +121,8 @@ def as_markdown(rows: Sequence[Row], note: str) -> str:
 def plot_scores(rows: Sequence[Row], path: Path, metric: str = "psnr") -> None:
     """Save a panel per noise level with a dot per method; grey-corrected filters are hollow.
 
-    The noisy input, which would squeeze everything else together, stands in the panel's title.
+    The noisy input and the mean of three, which would squeeze everything else together, stand in
+    the panel's title.
 
     Parameters
     ----------
@@ -146,10 +147,13 @@ def plot_scores(rows: Sequence[Row], path: Path, metric: str = "psnr") -> None:
                 corrected.get((row.method, row.images)),
             )
             for row in here
-            if not row.corrected and row.method != "input"
+            if not row.corrected and row.method not in UNTREATED
         ]
-        noisy = next(row.mean(metric) for row in here if row.method == "input")
-        panels.append((f"{level.label}  (input {noisy:.{digits}f})", dots))
+        noisy, mean = (
+            next(row.mean(metric) for row in here if row.method == name) for name in UNTREATED
+        )
+        title = f"{level.label}\ninput {noisy:.{digits}f}, mean of three {mean:.{digits}f}"
+        panels.append((title, dots))
     dot_plot(
         panels,
         path,
