@@ -254,7 +254,9 @@ def build(commands: Sequence[Command], groups: Mapping[str, str]) -> TableGroup:
         parent: click.Group = root
         if rest:
             if first not in root.commands:
-                root.add_command(TableGroup(first, groups[first]))
+                root.add_command(
+                    TableGroup(first, groups[first], f"Example: {command.examples[0]}")
+                )
             group = root.commands[first]
             assert isinstance(group, click.Group)
             parent = group

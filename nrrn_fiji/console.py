@@ -290,7 +290,7 @@ class BarProgress(JobProgress):
 
         self.bar: Bar = Progress(
             TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=20, complete_style="green", finished_style="green"),
+            BarColumn(20, complete_style="green", finished_style="green", pulse_style="green"),
             TextColumn("{task.percentage:>3.0f} %"),
             TextColumn("{task.fields[pace]}", style="cyan"),
             TextColumn("{task.fields[text]}", style="dim"),

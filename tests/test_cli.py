@@ -545,6 +545,7 @@ def test_no_command_shows_the_help_and_fails(run: Run, line: str) -> None:
     code, out, _ = run(line)
     assert code == 2
     assert "Commands:" in out
+    assert re.search("nrrn (denoise --help|models list)$", out.strip())
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
