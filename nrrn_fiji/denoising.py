@@ -43,7 +43,7 @@ __all__ = ["Block", "Plan", "Source", "denoise_slabs", "estimate_seconds", "make
 MOST_CPU_MEMORY = 2 * 2**30
 """Bytes; more makes nothing faster on a CPU."""
 
-CPU_TILE = 128
+CPU_TILE = 160
 GPU_TILE = 1024
 GPU_WINDOW_PIXELS = 1 << 20
 """Pixels in a batch of windows that keep a GPU busy."""

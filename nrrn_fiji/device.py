@@ -71,7 +71,9 @@ def bf16_is_fast(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":
-        return bool(torch.cpu._is_amx_tile_supported())
+        # Not in every version of torch; without it fp32 is the safe answer.
+        has_amx = getattr(torch.cpu, "_is_amx_tile_supported", None)
+        return bool(has_amx is not None and has_amx())
     return False
 
 
@@ -81,8 +83,9 @@ def choose_precision(name: str | None, device: torch.device, dtype: np.dtype[Any
     Returns
     -------
     str
-        ``"fp32"``, ``"bf16"`` or ``"fp16"``.  Left out, it is fp32: see
-        docs/decisions/precision.md for what was measured.
+        ``"fp32"``, ``"bf16"`` or ``"fp16"``.  Left out, it is bf16 for 8-bit images where that is
+        faster (:func:`bf16_is_fast`), because its error is below that of rounding to 8 bits, else
+        fp32; docs/decisions/precision.md has the measurements.
 
     Raises
     ------
@@ -90,7 +93,7 @@ def choose_precision(name: str | None, device: torch.device, dtype: np.dtype[Any
         If ``name`` is unknown, or is fp16 on a CPU.
     """
     if name is None:
-        return "fp32"
+        return "bf16" if np.dtype(dtype).itemsize == 1 and bf16_is_fast(device) else "fp32"
     if name not in TORCH_DTYPES:
         raise ValueError(
             f"precision is {name!r}, but it must be one of {', '.join(TORCH_DTYPES)}: "

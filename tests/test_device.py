@@ -53,9 +53,33 @@ def test_a_missing_second_gpu_is_an_error(two_gpus):
 
 
 @pytest.mark.parametrize("dtype", ["uint16", "int16", "float32", "float64"])
-def test_above_8_bits_the_default_is_fp32(dtype):
+@pytest.mark.parametrize("capability", [(7, 5), (9, 0)])
+def test_above_8_bits_the_default_is_fp32(dtype, capability, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     assert choose_precision(None, CPU, dtype) == "fp32"
     assert choose_precision(None, torch.device("cuda:0"), dtype) == "fp32"
+
+
+@pytest.mark.parametrize(
+    ("capability", "expected"), [((7, 5), "fp32"), ((8, 0), "bf16"), ((9, 0), "bf16")]
+)
+@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+def test_8_bit_uses_bf16_on_gpus_that_have_it(dtype, capability, expected, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert choose_precision(None, torch.device("cuda:0"), dtype) == expected
+    assert choose_precision("fp32", torch.device("cuda:0"), dtype) == "fp32"
+
+
+@pytest.mark.parametrize(("tiles", "expected"), [(True, "bf16"), (False, "fp32")])
+def test_8_bit_uses_bf16_on_cpus_with_amx(tiles, expected, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles, raising=False)
+    assert choose_precision(None, CPU, "uint8") == expected
+
+
+def test_8_bit_is_fp32_where_torch_cannot_tell(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported", raising=False)
+    assert choose_precision(None, CPU, "uint8") == "fp32"
+    assert choose_precision(None, torch.device("mps"), "uint8") == "fp32"
 
 
 def test_the_precision_asked_for_is_taken():
