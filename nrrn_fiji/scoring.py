@@ -213,17 +213,17 @@ class Row:
 
 
 class Steps:
-    """Counts pieces of work for a progress object and stops when the user asked to."""
+    """Counts pieces of work for a progress object; stops when asked to, saying what is kept."""
 
-    def __init__(self, progress: Progress, total: int):
-        self.progress, self.total, self.done = progress, total, 0
+    def __init__(self, progress: Progress, total: int, kept: str):
+        self.progress, self.total, self.kept, self.done = progress, total, kept, 0
 
     def next(self, text: str) -> None:
         """Report one more piece of work that is finished."""
         self.done += 1
         self.progress.update(self.done, self.total, text)
         if self.progress.cancelled:
-            raise Cancelled("The study was stopped; the noise levels it finished are kept.")
+            raise Cancelled(f"The study was stopped; {self.kept}.")
 
 
 def score(

@@ -199,6 +199,7 @@ def table2(
         progress,
         missing * (2 * len(FILTERS) + len(scored.indices))
         + (len(levels) * len(scored.indices) if network else 0),
+        f"filters of finished noise levels are kept in {cache}" if cache else "nothing is kept",
     )
     table: list[Row] = []
     for level in levels:

@@ -204,8 +204,10 @@ def test_a_stopped_study_continues_where_it_was(few_settings, tmp_path, monkeypa
         def update(self, done, total, text=""):
             self.cancelled = text.startswith("Gaussian 75")
 
-    with pytest.raises(Cancelled, match="kept"):
+    with pytest.raises(Cancelled, match=r"kept in .*filters\.json"):
         table2(tissue(), tissue(seed=1), None, cache=cache, progress=Stops(), **SMALL)
+    with pytest.raises(Cancelled, match="nothing is kept"):
+        table2(tissue(), tissue(seed=1), None, progress=Stops(), **SMALL)
     tuned = []
     genuine = study.tune
     monkeypatch.setattr(study, "tune", lambda *a: tuned.append(a) or genuine(*a))
