@@ -16,7 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .api import DenoiseResult, denoise, denoise_blocks, train
+    from .api import DenoiseResult, denoise, denoise_blocks
     from .models import (
         Model,
         import_checkpoint,
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .network import NRRN
     from .noise import add_noise
     from .settings import DenoiseSettings, TrainSettings
+    from .train_job import train
     from .volumes import Volume, open_volume
 
 __version__ = "0.1.0"
@@ -55,7 +56,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "api": ("DenoiseResult", "denoise", "denoise_blocks", "train"),
+    "api": ("DenoiseResult", "denoise", "denoise_blocks"),
     "models": (
         "Model",
         "import_checkpoint",
@@ -68,6 +69,7 @@ _MODULES = {
     "network": ("NRRN",),
     "noise": ("add_noise",),
     "settings": ("DenoiseSettings", "TrainSettings"),
+    "train_job": ("train",),
     "volumes": ("Volume", "open_volume"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

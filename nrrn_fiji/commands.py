@@ -24,7 +24,7 @@ from typing import Any
 from .models import DEFAULT_MODEL
 from .progress import Progress
 from .reports import Reportable
-from .settings import DEVICE_HELP, DenoiseSettings, TrainSettings, field_info
+from .settings import DEVICE_HELP, DenoiseSettings, NoiseSettings, TrainSettings, field_info
 
 __all__ = ["COMMANDS", "GROUPS", "Command", "Kind", "Option", "find_command"]
 
@@ -487,6 +487,37 @@ COMMANDS: tuple[Command, ...] = (
                 default="",
                 expert=True,
             ),
+        ),
+    ),
+    Command(
+        name="add-noise",
+        title="Add noise",
+        summary="Add synthetic Poisson or Gaussian noise to a stack, to test or to train on.",
+        examples=(
+            "nrrn add-noise clean.tif noisy.tif --gaussian 25",
+            "nrrn add-noise clean.tif noisy.tif --poisson 8 --clipped --seed 1",
+        ),
+        function="nrrn_fiji.noise_job:add_noise_file",
+        settings=NoiseSettings,
+        counts="slices",
+        options=(
+            Option(
+                name="source",
+                label="Input",
+                help="The stack: a file, a folder of single-slice images, or a quoted pattern.",
+                kind=Kind.IMAGE,
+                required=True,
+                position="IN",
+            ),
+            Option(
+                name="out",
+                label="Output",
+                help="The result: a .tif file (ImageJ TIFF), an .ome.tif file, or a folder.",
+                kind=Kind.FILE,
+                required=True,
+                position="OUT",
+            ),
+            OVERWRITE,
         ),
     ),
     Command(

@@ -11,7 +11,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["DenoiseSettings", "TrainSettings", "field_info", "setting"]
+__all__ = ["DenoiseSettings", "NoiseSettings", "TrainSettings", "field_info", "setting"]
 
 
 def setting(
@@ -44,15 +44,15 @@ def setting(
     expert
         Leave the field out of short dialogs.
     """
-    metadata = dict(
-        label=label,
-        help=help,
-        choices=choices,
-        minimum=minimum,
-        maximum=maximum,
-        unit=unit,
-        expert=expert,
-    )
+    metadata = {
+        "label": label,
+        "help": help,
+        "choices": choices,
+        "minimum": minimum,
+        "maximum": maximum,
+        "unit": unit,
+        "expert": expert,
+    }
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -301,3 +301,33 @@ class TrainSettings(Checked):
         "about 30 GB of memory).",
         choices=("paper",),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseSettings(Checked):
+    """Which synthetic noise to add; see :func:`nrrn_fiji.noise_job.add_noise_file`."""
+
+    poisson: float | None = setting(
+        None,
+        label="Poisson peak",
+        help="Photons at the white end of the grey range: 1 is very strong noise, 50 weak.",
+        minimum=1e-3,
+    )
+    gaussian: float | None = setting(
+        None,
+        label="Gaussian sigma",
+        help="Standard deviation of Gaussian noise, in grey levels of 255.",
+        minimum=0.0,
+    )
+    clipped: bool = setting(
+        False,
+        label="Clip to the grey range",
+        help="Clip to the grey range, as a detector does. Integer images are always clipped to "
+        "what their type holds.",
+    )
+    intensity: tuple[float, float] | None = setting(
+        None,
+        label="Grey range",
+        help="Grey values LO,HI that count as 0 and 1; as in denoising when left out.",
+    )
+    seed: int = setting(0, label="Seed", help="Seed of the noise.", minimum=0)

@@ -45,27 +45,27 @@ __all__ = [
     "train",
 ]
 
-PAPER = dict(
-    objective="consensus",
-    units=4,
-    maps=64,
-    crop=256,
-    batch=16,
-    rate=1e-4,
-    schedule="halving",
-    clip=0.0,
-    average=0.0,
-    levels="uniform",
-    rescale=(0.5, 2.0),
-    steps=15360,
-)
+PAPER = {
+    "objective": "consensus",
+    "units": 4,
+    "maps": 64,
+    "crop": 256,
+    "batch": 16,
+    "rate": 1e-4,
+    "schedule": "halving",
+    "clip": 0.0,
+    "average": 0.0,
+    "levels": "uniform",
+    "rescale": (0.5, 2.0),
+    "steps": 15360,
+}
 """The paper's settings: 30 epochs of 8190 crops, the rate halved every 10 epochs."""
 
 EPOCH_CROPS = 8190
 """Crops in an epoch of the paper."""
 
-CPU = dict(units=3, maps=32, crop=64, batch=8, rate=1e-3, steps=3000)
-GPU = dict(units=4, maps=64, crop=128, batch=16, rate=5e-4, steps=20000)
+CPU = {"units": 3, "maps": 32, "crop": 64, "batch": 8, "rate": 1e-3, "steps": 3000}
+GPU = {"units": 4, "maps": 64, "crop": 128, "batch": 16, "rate": 5e-4, "steps": 20000}
 
 VALIDATION_CROPS = 40
 VALIDATION_SIZE = 96

