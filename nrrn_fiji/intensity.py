@@ -12,6 +12,7 @@ registration left.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -107,10 +108,11 @@ def grey_range(*sources: Source, asked: tuple[float, float] | None = None) -> Gr
     Returns
     -------
     GreyRange
-        8-bit: the type's range, (0, 255) or (-128, 127), without reading.  Else the 0.1 and 99.9
-        percentiles of pixels sampled over all of Z (up to 64 slices per source, 4 million pixels
-        in all, always the same ones), without NaN, infinite values and registration padding; the
-        extremes where the percentiles coincide.  ``constant`` is true where those coincide too.
+        8-bit: the type's range, (0, 255) or (-128, 127).  Else the 0.1 and 99.9 percentiles of
+        pixels sampled over all of Z (up to 64 slices per source, 4 million pixels in all, always
+        the same ones), without NaN, infinite values and registration padding.  Where these
+        coincide every slice is looked at and the extremes are taken; ``constant`` is true if
+        they coincide too, whatever the type.
 
     Raises
     ------
@@ -129,18 +131,44 @@ def grey_range(*sources: Source, asked: tuple[float, float] | None = None) -> Gr
             )
         return GreyRange(float(low), float(high))
     if dtype.itemsize == 1:
+        low, high = _extremes(sources, enough=True)
         limits = np.iinfo(dtype)
-        return GreyRange(float(limits.min), float(limits.max))
-    values = np.concatenate([_sample(source, SAMPLED_PIXELS // len(sources)) for source in sources])
-    if not values.size:
-        raise ValueError(
-            "The image has no valid pixel: all are NaN, infinite or black border. "
-            "Check the file, or the channel, that was given."
-        )
-    low, high = np.percentile(values, PERCENTILES)
+        return GreyRange(low, low) if low == high else GreyRange(limits.min, limits.max)
+    most = SAMPLED_PIXELS // len(sources)
+    values = np.concatenate([_sample(source, most) for source in sources])
+    low, high = np.percentile(values, PERCENTILES) if values.size else (0.0, 0.0)
     if low == high:
-        low, high = values.min(), values.max()
+        low, high = _extremes(sources)
     return GreyRange(float(low), float(high))
+
+
+def _extremes(sources: Sequence[Source], *, enough: bool = False) -> tuple[float, float]:
+    """Return the smallest and largest valid pixel of all slices.
+
+    With ``enough``, stop as soon as they differ.  A black volume is (0, 0), although black borders
+    do not count otherwise; one without any finite pixel is an error.
+    """
+    low, high = np.inf, -np.inf
+    black = False
+    for source in sources:
+        for z in range(source.shape[0]):
+            image = np.asarray(source.read(z, z + 1))[0]
+            invalid = invalid_mask(image)
+            values = image if invalid is None else image[~invalid]
+            if values.size:
+                low, high = min(low, float(values.min())), max(high, float(values.max()))
+            else:
+                black = black or bool((image == 0).any())
+            if enough and low < high:
+                return low, high
+    if low <= high:
+        return low, high
+    if black:
+        return 0.0, 0.0
+    raise ValueError(
+        "The image has no valid pixel: all are NaN or infinite. "
+        "Check the file, or the channel, that was given."
+    )
 
 
 def _sample(source: Source, most: int) -> NDArray[np.float64]:

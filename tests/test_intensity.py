@@ -27,8 +27,14 @@ class Unreadable(ArraySource):
 
 
 @pytest.mark.parametrize(("dtype", "expected"), [("uint8", (0, 255)), ("int8", (-128, 127))])
-def test_8_bit_is_the_types_range_without_reading(dtype, expected):
-    assert grey_range(Unreadable(np.zeros((2, 3, 3), dtype))) == expected
+def test_8_bit_is_the_types_range_after_one_slice(dtype, expected):
+    class OneSlice(ArraySource):
+        def read(self, start, stop):
+            assert (start, stop) == (0, 1)
+            return super().read(start, stop)
+
+    stack = np.arange(36).reshape(4, 3, 3).astype(dtype)
+    assert grey_range(OneSlice(stack)) == expected
 
 
 @pytest.mark.parametrize("dtype", ["uint16", "int16", "float32", "float64", ">u2", ">f4"])
@@ -83,16 +89,27 @@ def test_rare_values_still_give_a_range():
     assert grey_range(ArraySource(stack)) == (7, 12)
 
 
-def test_a_constant_volume_says_so():
-    result = grey_range(ArraySource(np.full((2, 9, 9), 5, np.uint16)))
-    assert result == (5, 5)
+@pytest.mark.parametrize("value", [0, 5])
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", "float32", "float64"])
+def test_a_constant_volume_says_so(dtype, value):
+    stack = np.full((2, 40, 40), value, dtype)
+    result = grey_range(ArraySource(stack))
+    assert result == (value, value)
     assert result.constant
-    assert not GreyRange(5, 6).constant
+    stack[1, 20:22, 20] = 8, 9
+    assert not grey_range(ArraySource(stack)).constant
 
 
-def test_no_valid_pixel_is_an_error():
+def test_one_bright_slice_in_a_thousand_is_a_range():
+    stack = np.full((1000, 4, 4), 3, np.uint16)
+    stack[501] = 8  # among the slices that are not sampled
+    assert grey_range(ArraySource(stack)) == (3, 8)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_no_valid_pixel_is_an_error(value):
     with pytest.raises(ValueError, match="no valid pixel"):
-        grey_range(ArraySource(np.full((2, 9, 9), np.nan, np.float32)))
+        grey_range(ArraySource(np.full((2, 9, 9), value, np.float32)))
 
 
 @pytest.mark.parametrize("asked", [(5, 5), (9, 1), (0, np.inf), (np.nan, 1)])
