@@ -172,8 +172,6 @@ class FolderVolume(Volume):
             resolution_unit=said.resolution_unit,
             white_is_zero=said.white_is_zero,
             colormap=said.colormap,
-            software=said.software,
-            datetime=said.datetime,
             tags=said.tags,
         )
         super().__init__(name, path, plane._replace(z=len(self._paths)), dtype, metadata)

@@ -140,10 +140,9 @@ class ImageMetadata:
         TIFF's XResolution and YResolution as (numerator, denominator), and their unit code.
     white_is_zero, colormap
         TIFF's photometric interpretation and (3, n) uint16 colour map.
-    software, datetime
-        TIFF's tags of these names.
     tags
-        Further tags as (code, type, count, bytes): authorship, and what SEM makers store.
+        Further tags as (code, type, count, bytes): software, date, authorship, and what SEM makers
+        store.
     """
 
     kind: str
@@ -166,8 +165,6 @@ class ImageMetadata:
     resolution_unit: int = 1
     white_is_zero: bool = False
     colormap: NDArray[np.uint16] | None = None
-    software: str | None = None
-    datetime: str | None = None
     tags: tuple[tuple[int, int, int, bytes], ...] = ()
 
     def reinterpreted(self, shape: VolumeShape, axis: str) -> ImageMetadata:
@@ -224,12 +221,6 @@ class ImageMetadata:
             elif not same_channels:
                 planes = planes[:0]
             changes["labels"] = tuple(planes.ravel())
-        if channel_names is not None:
-            # ImageJ has no names of channels; what it shows is the label of every plane.
-            labels = changes.get("labels") or ("",) * shape.planes
-            changes["labels"] = tuple(
-                f"{label} {channel_names[i % shape.c]}".strip() for i, label in enumerate(labels)
-            )
         if not same_channels:
             changes.update(luts=(), channel_names=())
         if channel_names is not None:
@@ -399,7 +390,7 @@ class Volume(ABC):
         }
         if said.ome_xml is not None:
             # The XML describes the whole stack; as Info of every plane it stays readable.
-            changes.update(ome_xml=None, info=said.info or said.ome_xml)
+            changes.update(ome_xml=None, info=said.info or said.ome_xml, resolution=None)
         return dataclasses.replace(said, **changes)
 
     def fingerprint(self) -> str:

@@ -42,7 +42,7 @@ COUNTS = ("images", "channels", "slices", "frames")
 # FEI 34680 and 34682, Tescan 50431, Fibics 51023).  Tags that steer how readers find planes
 # (LSM, STK, SIS) must not travel.
 COPIED_TAGS = (
-    *(269, 271, 272, 285, 315, 316, 700, 33432, 34675),
+    *(269, 271, 272, 285, 305, 306, 315, 316, 700, 33432, 34675),
     *(34118, 34680, 34682, 50431, 51023),
 )
 
@@ -154,7 +154,11 @@ class TiffVolume(Volume):
         super().__init__(stem(path), path, shape, dtype, metadata)
         self.notes += notes
         if self.data_offset is None and probe:
-            self.read(0, 1)
+            try:
+                self.read(0, 1)
+            except MemoryError as error:
+                what = f"its planes would be {shape.y} x {shape.x} pixels"
+                raise _DamagedError(path, what) from error
 
     @property
     def compression(self) -> str:
@@ -335,12 +339,20 @@ def _raw(tif: tifffile.TiffFile, tag: tifffile.TiffTag) -> bytes:
     return bytes(tif.filehandle.read(tag.valuebytecount))
 
 
-def _text(tif: tifffile.TiffFile, page: tifffile.TiffPage, code: int) -> str | None:
-    """Return an ASCII tag; bytes map to characters one to one, so that it can be written back."""
-    tag = page.tags.get(code)
+def _description(tif: tifffile.TiffFile, page: tifffile.TiffPage) -> str:
+    """Return the description; bytes map to characters one to one, so it can be written back."""
+    tag = page.tags.get(270)
     if tag is None:
-        return None
+        return ""
     return _raw(tif, tag).split(b"\0")[0].decode("latin-1")
+
+
+def _rational(page: tifffile.TiffPage, code: int) -> tuple[int, int] | None:
+    """Return a resolution tag as (numerator, denominator); None if it means nothing."""
+    match page.tags.valueof(code):
+        case (int(numerator), int(denominator)) if numerator > 0 and denominator > 0:
+            return numerator, denominator
+    return None
 
 
 def _many(value: Any) -> tuple[Any, ...]:
@@ -359,21 +371,20 @@ def _read_metadata(
     values: dict[str, Any] = {"kind": "tiff", "axes": series.axes, "byteorder": tif.byteorder}
     values["white_is_zero"] = page.photometric == tifffile.PHOTOMETRIC.MINISWHITE
     values["colormap"] = page.colormap
-    values["software"] = _text(tif, page, 305)
-    values["datetime"] = _text(tif, page, 306)
     values["tags"] = tuple(
         (tag.code, int(tag.dtype), tag.count, _raw(tif, tag))
         for tag in page.tags
         if tag.code in COPIED_TAGS
     )
-    x, y = page.tags.valueof(282), page.tags.valueof(283)
-    if x and y and all(x) and all(y):
-        values["resolution"] = (tuple(x), tuple(y))
-    values["resolution_unit"] = int(page.tags.valueof(296, default=1))
+    x, y = _rational(page, 282), _rational(page, 283)
+    if x is not None and y is not None:
+        values["resolution"] = (x, y)
+    unit = page.tags.valueof(296, default=1)
+    values["resolution_unit"] = int(unit) if unit in (1, 2, 3) else 1
     ij = page.tags.valueof(50839)
     if isinstance(ij, dict):
         values.update(_imagej_entries(ij, shape))
-    description = _text(tif, page, 270) or ""
+    description = _description(tif, page)
     if tif.is_ome and series.kind == "ome":
         values.update(_ome_entries(tif, shape, values.get("info", "")))
     elif tif.is_imagej:

@@ -289,6 +289,43 @@ def test_imagej_metadata_survive_byte_by_byte(tmp_path: Path, order: str) -> Non
     assert after == before
 
 
+@pytest.mark.parametrize("name", ["imagej_hyperstack.tif", "imagej_signed16.tif"])
+def test_what_imagej_itself_wrote_survives_byte_by_byte(
+    tmp_path: Path, data: Path, name: str
+) -> None:
+    with open_volume(data / name) as volume:
+        array = all_of(volume)
+        with create_volume(tmp_path / name, volume) as writer:
+            for t, z, c in np.ndindex(array.shape[:3]):
+                writer.write(z, array[t, z : z + 1, c], channel=c, time=t)
+    before, after = (
+        {
+            code: value.rstrip(b"\0") if code == 270 else value
+            for code, value in raw_tags(path / name, (262, 270, 339, 50838, 50839)).items()
+        }
+        for path in (data, tmp_path)
+    )
+    assert after == before
+    with tifffile.TiffFile(tmp_path / name) as out, tifffile.TiffFile(data / name) as original:
+        np.testing.assert_array_equal(out.asarray(), original.asarray())
+        for code in (282, 283):
+            old, new = (f.pages[0].tags[code].value for f in (original, out))
+            assert old[0] * new[1] == old[1] * new[0]
+
+
+def test_values_imagej_itself_wrote_are_understood(data: Path) -> None:
+    with open_volume(data / "imagej_hyperstack.tif") as volume:
+        assert volume.shape == VolumeShape(t=2, c=2, z=4, y=5, x=7)
+        assert volume.voxel_size == pytest.approx((0.02, 0.009, 0.008))
+        assert volume.voxel_unit == "µm"
+        assert volume.metadata.labels[1] == "plane 2 é\nsecond line"
+        assert volume.metadata.ranges == (10, 5000, 20, 10000)
+        assert volume.metadata.properties == {"dwell": "3 us"}
+        assert len(volume.metadata.overlays) == 2
+        # As it was made: plane number (from 1, channel fastest) times 1000, plus 7 y + x.
+        assert volume.read(2, 3, channel=1, time=1)[0, 3, 4] == 14_000 + 7 * 3 + 4
+
+
 def test_provenance_is_the_last_line_of_info(tmp_path: Path) -> None:
     said = imagej_file(tmp_path / "in.tif", ramp((1, 4, 1, 5, 6)))
     copy(tmp_path / "in.tif", tmp_path / "out.tif")
@@ -332,6 +369,8 @@ def test_an_output_of_other_values_has_no_display_range_of_the_input(tmp_path: P
         assert meta.get("channels", 1) == channels
         assert meta["unit"] == "nm" and meta["spacing"] == 8.5
         assert len(meta["Labels"]) == 4 * channels
+    # ImageJ shows no names of channels, but the label of the plane.
+    assert meta["Labels"][:4] == ["a: plane 0 é", "b: plane 0 é", "c: plane 0 é", "a: plane 1 é"]
 
 
 def test_sixteen_bit_signed_keeps_its_calibration(tmp_path: Path) -> None:
@@ -381,7 +420,7 @@ def test_what_a_microscope_wrote_into_a_plain_tiff_is_kept(tmp_path: Path) -> No
         ramp((3, 5, 6)),
         description="Lamella 4, \u00b5 side".encode("latin-1"),
         metadata=None,
-        software="SmartSEM",
+        software=b"SmartSEM \xa9",
         datetime="2020:01:02 03:04:05",
         resolution=((20, 7), (30, 7)),
         resolutionunit="CENTIMETER",
@@ -446,6 +485,54 @@ def test_ome_metadata_are_kept(tmp_path: Path) -> None:
     with open_volume(tmp_path / "2.ome.tif") as volume:
         assert volume.provenance == {"again": 1}
         assert volume.metadata.ome_xml.count('Namespace="nrrn"') == 2
+
+
+def test_ome_sizes_in_different_units_are_brought_to_one(tmp_path: Path) -> None:
+    said = {"axes": "ZYX", "PhysicalSizeX": 4.0, "PhysicalSizeXUnit": "nm"}
+    said |= {"PhysicalSizeY": 0.005, "PhysicalSizeYUnit": "µm"}
+    said |= {"PhysicalSizeZ": 80.0, "PhysicalSizeZUnit": "Å"}
+    save(tmp_path / "in.ome.tif", ramp((3, 4, 5)), metadata=said)
+    with open_volume(tmp_path / "in.ome.tif") as volume:
+        assert volume.voxel_size == pytest.approx((8.0, 5.0, 4.0))
+        assert volume.voxel_unit == "nm"
+
+
+def test_ome_whose_other_files_are_named_elsewhere_is_noted(tmp_path: Path) -> None:
+    xml = f'<OME xmlns="{OME[1:-1]}"><BinaryOnly MetadataFile="a.companion.ome" UUID="u"/></OME>'
+    save(tmp_path / "in.ome.tif", ramp((9, 4, 5)), description=xml, metadata=None, ome=False)
+    with open_volume(tmp_path / "in.ome.tif") as volume:
+        assert volume.shape.z == 9
+        assert len(volume.notes) == 1 and "OME-XML" in volume.notes[0]
+
+
+def test_an_ome_stack_becomes_a_folder_of_calibrated_slices(tmp_path: Path) -> None:
+    array = ramp((2, 3, 4, 5))
+    said = {"axes": "CZYX", "PhysicalSizeX": 4.0, "PhysicalSizeY": 5.0, "PhysicalSizeZ": 8.0}
+    save(tmp_path / "in.ome.tif", array, metadata=said)
+    copy(tmp_path / "in.ome.tif", tmp_path / "out")
+    with tifffile.TiffFile(tmp_path / "out" / "in_0002_c1.tif") as out:
+        np.testing.assert_array_equal(out.asarray(), array[1, 2])
+        assert out.imagej_metadata["unit"] == "um" and out.imagej_metadata["spacing"] == 8.0
+        assert out.pages[0].tags[282].value == (1, 4) and out.pages[0].tags[283].value == (1, 5)
+        assert 'PhysicalSizeZ="8.0"' in out.imagej_metadata["Info"]
+
+
+def test_what_others_wrote_into_the_description_becomes_info(tmp_path: Path) -> None:
+    save(tmp_path / "bare.tif", ramp((3, 4, 5)))
+    save(tmp_path / "more.tif", ramp((3, 4, 5)), metadata={"axes": "ZYX", "detector": "ESB"})
+    with open_volume(tmp_path / "bare.tif") as bare, open_volume(tmp_path / "more.tif") as more:
+        assert bare.metadata.info == ""
+        assert '"detector": "ESB"' in more.metadata.info
+
+
+def test_scifios_second_shape_does_not_stay_behind(tmp_path: Path) -> None:
+    text = "SCIFIO=0.46\naxes=X,Y,Z\nlengths=5,4,9\nimages=9\nslices=9\nunit=nm\n"
+    save(tmp_path / "in.tif", ramp((9, 4, 5)), description=text, metadata=None)
+    copy(tmp_path / "in.tif", tmp_path / "out.tif", slices=range(2, 4))
+    with tifffile.TiffFile(tmp_path / "out.tif") as out:
+        assert out.imagej_metadata["slices"] == 2 and out.imagej_metadata["unit"] == "nm"
+        assert "lengths" not in out.imagej_metadata
+        np.testing.assert_array_equal(out.asarray(), ramp((9, 4, 5))[2:4])
 
 
 def test_imagej_metadata_travel_into_ome(tmp_path: Path) -> None:
@@ -750,6 +837,7 @@ def test_what_is_not_there_or_no_image(tmp_path: Path) -> None:
     refused(f"{tmp_path}/*.tif", "matches no file", FileNotFoundError)
     refused([tmp_path / "a.tif"], "does not exist", FileNotFoundError)
     refused([], "zero slices")
+    refused([np.zeros((4, 4))], "list of something else", TypeError)
     (tmp_path / "empty").mkdir()
     refused(tmp_path / "empty", "zero slices")
     for name in ("text.tif", "text.png", "text.txt"):
