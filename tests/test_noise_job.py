@@ -31,7 +31,7 @@ def test_gaussian_noise_has_the_sigma_that_was_asked_for(tmp_path: Path) -> None
 
 def test_poisson_noise_has_the_variance_of_its_peak(tmp_path: Path) -> None:
     # 8 bits would clip what lies above white; 16 bits with a stated range do not.
-    tifffile.imwrite(tmp_path / "in.tif", grey(6000, "uint16"))
+    tifffile.imwrite(tmp_path / "in.tif", grey(6000, "uint16"), photometric="minisblack")
     settings = NoiseSettings(poisson=20.0, intensity=(1000.0, 11000.0))
     add_noise_file(tmp_path / "in.tif", tmp_path / "out.tif", settings)
     noisy = tifffile.imread(tmp_path / "out.tif")
