@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import tracemalloc
 import weakref
 from typing import ClassVar
@@ -24,7 +23,7 @@ from plain_engine import (
 )
 
 from nrrn_fiji import denoising
-from nrrn_fiji.denoising import Plan, denoise_slabs, estimate_seconds, make_plan
+from nrrn_fiji.denoising import denoise_slabs, estimate_seconds, make_plan
 from nrrn_fiji.fused import FusedNRRN
 from nrrn_fiji.intensity import grey_range
 from nrrn_fiji.progress import Cancelled
@@ -534,38 +533,6 @@ def test_bf16_is_close_to_fp32():
     coarse, _, _ = run(stack, NETWORKS[3], precision="bf16")
     error = np.sqrt(np.mean((fine - coarse) ** 2))
     assert 0 < error < 2e-2
-
-
-def test_a_plan_survives_json():
-    asked = DenoiseSettings(units=2, images=2, tile=50, slab=4, device="cpu")
-    plan = make_plan((9, 100, 120), "uint16", NETWORKS[3], asked, (3, 4), model_hash="abc")
-    assert Plan.from_dict(json.loads(json.dumps(plan.as_dict()))) == plan
-    assert (plan.units, plan.halo, plan.tile, plan.slab) == (2, 4, 50, 4)
-    assert (plan.precision, plan.device, plan.intensity) == ("fp32", "cpu", (3.0, 4.0))
-    with pytest.raises(ValueError, match="does not fit this version"):
-        Plan.from_dict({**plan.as_dict(), "colour": 1})
-
-
-@pytest.mark.parametrize("megabytes", [100, 300, 2000])
-@pytest.mark.parametrize("shape", [(500, 1024, 1024), (2000, 4000, 1000)])
-def test_the_plan_keeps_to_the_budget(shape, megabytes):
-    network = strong_network(4, 64)
-    plan = make_plan(
-        shape, "uint8", network, DenoiseSettings(device="cpu"), (0, 255), memory=megabytes * 2**20
-    )
-    assert plan.memory <= megabytes * 2**20
-    assert 1 <= plan.slab <= 32
-    assert plan.tile >= plan.halo
-
-
-def test_more_depth_needs_no_more_memory():
-    plans = [
-        make_plan(
-            (depth, 1024, 1024), "uint8", NETWORKS[3], DenoiseSettings(device="cpu"), (0, 255)
-        )
-        for depth in (64, 5120)
-    ]
-    assert plans[0].memory == plans[1].memory
 
 
 def test_a_tile_below_the_halo_is_refused():

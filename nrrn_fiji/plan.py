@@ -1,0 +1,214 @@
+"""What is decided before a stack is denoised: device, precision, tiles, slabs and memory.
+
+A plan holds everything that decides the pixels of a result.  It is resolved once from what the user
+asked for, recorded in the result, and used again when a run is resumed.  This module must never
+compute an image, and never let memory depend on the depth of the stack.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+
+from .device import choose_device, choose_precision, free_memory
+from .intensity import check_dtype
+from .network import NRRN, receptive_radius
+from .settings import DenoiseSettings
+from .tiles import check_tile, tile_bytes, window_size, windows
+
+__all__ = ["CPU_TILE", "SMALLEST_TILE", "Plan", "make_plan"]
+
+MOST_CPU_MEMORY = 2 * 2**30
+"""Bytes; more makes nothing faster on a CPU."""
+
+CPU_TILE = 160
+GPU_TILE = 1024
+GPU_WINDOW_PIXELS = 1 << 20
+"""Pixels in a batch of windows that keep a GPU busy."""
+
+SMALLEST_TILE = 32
+SLAB_PIXELS = 1 << 25
+"""A slab that is lost by an interruption should cost minutes, not hours."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that decides the pixels of a result, resolved; JSON-able, kept for resuming."""
+
+    shape: tuple[int, int, int]
+    """(Z, Y, X) of the source."""
+    dtype: str
+    """Type of the source's pixels."""
+    device: str
+    precision: str
+    tile: int
+    """Edge of a tile without its halo, in pixels."""
+    slab: int
+    """Slices per slab."""
+    halo: int
+    """Real pixels around every tile."""
+    batch: int
+    """Windows that are computed together."""
+    units: int
+    """Building units that are computed."""
+    images: int
+    scans: bool
+    intensity: tuple[float, float]
+    """Grey values that map to 0 and 1; equal for a constant volume, which is returned as it is."""
+    memory: int
+    """Estimated peak, in bytes, of slabs and tiles on the busiest device."""
+    model_hash: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the plan as JSON types."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in dataclasses.asdict(self).items()
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Plan:
+        """Rebuild a plan from :meth:`as_dict`.
+
+        Raises
+        ------
+        ValueError
+            If a field is missing or unknown.
+        """
+        names = {field.name for field in dataclasses.fields(cls)}
+        if set(values) != names:
+            odd = ", ".join(sorted(set(values) ^ names))
+            raise ValueError(
+                f"The saved plan does not fit this version (fields: {odd}): start the run again."
+            )
+        fields: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values.items()
+        }
+        return cls(**fields)
+
+
+def make_plan(
+    shape: tuple[int, int, int],
+    dtype: Any,
+    network: NRRN,
+    settings: DenoiseSettings,
+    intensity: tuple[float, float],
+    *,
+    memory: int | None = None,
+    model_hash: str = "",
+    want_noise: bool = False,
+    want_units: bool = False,
+) -> Plan:
+    """Resolve settings for a volume and this machine.
+
+    Parameters
+    ----------
+    shape, dtype
+        (Z, Y, X) and type of the source; for ``scans`` Z is 2 or 3.
+    network
+        The model's network.
+    settings
+        What the user asked for.
+    intensity
+        Grey values that map to 0 and 1, from :func:`nrrn_fiji.intensity.grey_range`.
+    memory
+        Budget in bytes; a quarter of the free memory, at most 2 GiB, when left out (a GPU's tiles
+        have 60 % of its free memory in addition).
+    model_hash
+        Kept in the plan, so that a resumed run uses the same weights.
+    want_noise, want_units
+        Which further results :func:`denoise_slabs` will be asked for.
+
+    Raises
+    ------
+    ValueError
+        If a setting does not suit the volume, the model or the machine.
+    TypeError
+        If the type of the pixels cannot be denoised.
+    """
+    dtype = check_dtype(dtype)
+    depth, height, width = (int(length) for length in shape)
+    if min(depth, height, width) < 1:
+        raise ValueError(
+            f"The stack's shape (Z, Y, X) is {depth} × {height} × {width}, but every axis needs "
+            "at least 1: check the file that was given."
+        )
+    if settings.scans:
+        _check_scans(depth, settings.images)
+    units = network.check_units(settings.units)
+    final = units == network.units
+    halo = receptive_radius(units, final=final)
+    device = choose_device(settings.device)
+    precision = choose_precision(settings.precision, device, dtype)
+    if memory is None:
+        memory = min(psutil.virtual_memory().available // 4, MOST_CPU_MEMORY)
+
+    kept = (units + 1 if final else units) if want_units else 1
+    # Slices that were read, with a filled copy and a mask; changes, and results twice, because the
+    # caller holds a block until the next one is finished.
+    per_read = height * width * (2 * dtype.itemsize + 1)
+    per_result = dtype.itemsize + 4 * want_noise + 4 * kept * want_units
+    per_slice = per_read + height * width * (4 * kept + 2 * per_result)
+
+    itemsize = 4 if precision == "fp32" else 2
+    on_gpu = device.type != "cpu"
+    tile_memory = int(0.6 * (free_memory(device) or memory)) if on_gpu else memory // 2
+
+    def needed(tile: int, batch: int = 1) -> int:
+        pixels = window_size(height, tile, halo) * window_size(width, tile, halo)
+        return tile_bytes(batch * pixels, network.maps, itemsize)
+
+    if settings.tile is not None:
+        tile = check_tile(settings.tile, halo)
+    else:
+        tile = GPU_TILE if on_gpu else CPU_TILE
+        while tile > max(SMALLEST_TILE, halo) and needed(tile) > tile_memory:
+            tile //= 2
+        tile = max(tile, halo)
+    count = len(windows((height, width), tile, halo))
+    pixels = window_size(height, tile, halo) * window_size(width, tile, halo)
+    batch = min(count, GPU_WINDOW_PIXELS // pixels, tile_memory // needed(tile)) if on_gpu else 1
+    batch = max(1, batch)
+
+    slab_memory = memory if on_gpu else max(memory - needed(tile, batch), memory // 4)
+    if settings.scans:
+        slab = depth
+    elif settings.slab is not None:
+        slab = min(settings.slab, depth)
+    else:
+        slab = min(max(8, SLAB_PIXELS // (height * width)), 32)
+        slab = max(1, min(slab, (slab_memory - 2 * per_read) // per_slice, depth))
+    host = slab * per_slice + 2 * per_read
+    return Plan(
+        shape=(depth, height, width),
+        dtype=dtype.name,
+        device=str(device),
+        precision=precision,
+        tile=tile,
+        slab=slab,
+        halo=halo,
+        batch=batch,
+        units=units,
+        images=settings.images,
+        scans=settings.scans,
+        intensity=(float(intensity[0]), float(intensity[1])),
+        memory=max(host, needed(tile, batch)) if on_gpu else host + needed(tile, batch),
+        model_hash=model_hash,
+    )
+
+
+def _check_scans(count: int, images: int) -> None:
+    """Refuse what cannot be scans of one slice."""
+    if count not in (2, 3):
+        raise ValueError(
+            f"scans needs 2 or 3 images of one slice, but the stack has {count}: choose three of "
+            "them, or register and average groups of them first."
+        )
+    if images not in (3, count):
+        raise ValueError(
+            f"images is {images}, but with scans it is the number of scans, {count}: leave it out."
+        )
