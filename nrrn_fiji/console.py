@@ -22,7 +22,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from .progress import Cancelled
-from .reports import Reportable, Table
+from .reports import Reportable, Table, readable_time
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -306,15 +306,6 @@ class BarProgress(JobProgress):
     def message(self, text: str) -> None:
         """Print the sentence above the bar."""
         self.bar.console.print(text, markup=False, highlight=False)
-
-
-def readable_time(seconds: float) -> str:
-    """Return "42 s", "3 min 5 s", "2 h 10 min" or "3 d 4 h"."""
-    whole = round(seconds)
-    for big, name_big, small, name_small in ((86400, "d", 3600, "h"), (3600, "h", 60, "min")):
-        if whole >= big:
-            return f"{whole // big} {name_big} {whole % big // small} {name_small}"
-    return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{whole} s"
 
 
 def readable_rate(rate: float, counts: str) -> str:

@@ -30,7 +30,7 @@ from .intensity import grey_range
 from .models import DEFAULT_MODEL, Model, load_model
 from .outputs import BlockKey, PartialOutput, check_distinct, readable_size
 from .progress import Cancelled, NoProgress, Progress
-from .reports import Table
+from .reports import Table, readable_time
 from .settings import DenoiseSettings
 from .tiles import slabs
 from .volumes import Volume, VolumeShape, VolumeWriter, create_volume, open_volume, reopen_volume
@@ -71,7 +71,7 @@ class DenoiseReport:
         """What was done and where the result is."""
         images = "1 slice" if self.slices == 1 else f"{self.slices} slices"
         before = f", {self.resumed} of them in an earlier run" if self.resumed else ""
-        lines = [f"Denoised {images} in {self.seconds:.1f} s{before}: {self.image}"]
+        lines = [f"Denoised {images} in {readable_time(self.seconds)}{before}: {self.image}"]
         if self.noise is not None:
             lines.append(f"Removed noise: {self.noise}")
         if self.units is not None:
@@ -121,7 +121,7 @@ class PlanReport:
             ("tile", f"{plan.tile} px and a halo of {plan.halo} px"),
             ("slab", f"{plan.slab} slices" if plan.slab > 1 else "1 slice"),
             ("memory", f"{readable_size(plan.memory)} beside the program itself"),
-            ("time", f"about {self.seconds:.3g} s"),
+            ("time", f"about {readable_time(self.seconds)}, and reading and writing"),
             *(
                 (CONTENTS[kind].split(",")[0], f"{path} ({readable_size(size)})")
                 for kind, (path, size) in self.outputs.items()
@@ -435,9 +435,11 @@ class _Job:
                     self.plans = _saved_plans(part)
                 else:
                     self.plans = self.make_plans()
-                    part.check_space(sum(map(self.size, self.targets)))
-                    part.make_folders()
+            if not part.complete:
+                part.check_space(sum(map(self.size, self.targets)))
+            part.make_folders()
             resumed = self.count(part.finished)
+            progress.message(_choices(self.plans[0]))
             if part.finished:
                 progress.message(
                     f"Going on with an interrupted run: {resumed} of {self.total} slices are "
@@ -533,6 +535,13 @@ class _Job:
                     part.mark(BlockKey(time_point, channel, (block.start - first) // depth))
             before += len(self.written)
         progress.update(self.total, self.total)
+
+
+def _choices(plan: Plan) -> str:
+    """Say in a sentence what was chosen."""
+    slabs_of = f"slabs of {plan.slab} slices" if plan.slab > 1 else "slice by slice"
+    device = describe(choose_device(plan.device))
+    return f"Computing on {device} in {plan.precision}, tiles of {plan.tile} px, {slabs_of}."
 
 
 def _write(

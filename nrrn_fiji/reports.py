@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-__all__ = ["Report", "Reportable", "Table"]
+__all__ = ["Report", "Reportable", "Table", "readable_time"]
 
 
 class Table(NamedTuple):
@@ -43,3 +43,12 @@ class Report:
     def as_dict(self) -> dict[str, Any]:
         """Return ``data``."""
         return self.data
+
+
+def readable_time(seconds: float) -> str:
+    """Return "42 s", "3 min 5 s", "2 h 10 min" or "3 d 4 h"."""
+    whole = round(seconds)
+    for big, name_big, small, name_small in ((86400, "d", 3600, "h"), (3600, "h", 60, "min")):
+        if whole >= big:
+            return f"{whole // big} {name_big} {whole % big // small} {name_small}"
+    return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{whole} s"

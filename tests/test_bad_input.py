@@ -21,6 +21,7 @@ import tifffile
 from plain_engine import strong_network
 
 import nrrn_fiji as nrrn
+from nrrn_fiji import outputs
 from nrrn_fiji.api import denoise_file
 from nrrn_fiji.cli import main
 from nrrn_fiji.models import save_model
@@ -363,6 +364,16 @@ def test_disk_full_at_once_leaves_nothing(folder: Path, small_disk: list[int]) -
     with pytest.raises(OSError, match="nothing is left behind") as full:
         denoise_file(folder / "raw.tif", folder / "clean.tif", folder / "net.safetensors")
     assert full.value.errno == errno.ENOSPC
+    assert contents(folder) == before
+
+
+def test_too_small_a_disk_is_noticed_before_the_work(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outputs, "free_space", lambda folder: 5000)
+    before = contents(folder)
+    with pytest.raises(OSError, match=r"needs 8\.6 kB of disk space, but only 5\.0 kB are free"):
+        denoise_file(folder / "raw.tif", folder / "clean.tif", folder / "net.safetensors")
     assert contents(folder) == before
 
 

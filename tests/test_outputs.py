@@ -63,6 +63,21 @@ def test_failure_before_the_first_block_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_run_that_was_killed_while_it_laid_out_its_files(tmp_path: Path) -> None:
+    """No record, so nothing worth keeping: the next run simply begins."""
+    out = tmp_path / "clean.tif"
+    rest = tmp_path / "clean.tif.partial"
+    (rest / "image").mkdir(parents=True)
+    (rest / "image" / "clean.tif").write_text("half laid out")
+    (rest / "lock").write_text("")
+    with PartialOutput({"image": out}) as part:
+        assert not part.begun and part.finished == set()
+        assert not part.path("image").exists()
+        begin(part)
+        part.finish()
+    assert files(tmp_path) == ["clean.tif"]
+
+
 def test_interrupted_run_remembers_blocks_and_plan(tmp_path: Path) -> None:
     out = tmp_path / "clean.tif"
     interrupt(out)
