@@ -94,7 +94,7 @@ def create_tiff(
             path, bigtiff=large, byteorder=order, imagej=False, ome=False, shaped=False
         ) as writer,
     ):
-        place = writer.write(
+        writer.write(
             shape=(shape.planes, shape.y, shape.x),
             dtype=dtype.newbyteorder(order),
             description=description,
@@ -102,11 +102,10 @@ def create_tiff(
             software=False,
             extratags=extra,
             rowsperstrip=shape.y,
-            returnoffset=True,
             **options,
         )
-    assert place is not None
-    return int(place[0])
+    with quiet(), tifffile.TiffFile(path) as tif:
+        return int(tif.pages.first.dataoffsets[0])
 
 
 def _resolution(metadata: ImageMetadata) -> tuple[tuple[int, int], tuple[int, int]] | None:
