@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -412,21 +413,32 @@ def stopped(source: Path, out: Path, model: Model, **options: Any) -> None:
         )
 
 
-def test_resume_uses_the_plan_of_before(
-    tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_resume_uses_the_plan_of_before(tmp_path: Path, model: Model) -> None:
     """What was chosen then holds now, whatever would be chosen now."""
     source = write(tmp_path / "raw.tif", noisy((6, 80, 80)))
     out = tmp_path / "clean.tif"
     stopped(source, out, model)
-    import nrrn_fiji.denoising
-
-    monkeypatch.setattr(nrrn_fiji.denoising, "CPU_TILE", 32)
-    fresh = plan_file(source, out, model, DenoiseSettings(slab=1, device="cpu")).plans[0].tile
+    record = tmp_path / "clean.tif.partial" / "state.json"
+    state = json.loads(record.read_text())
+    fresh = plan_file(source, out, model, DenoiseSettings(slab=1)).plans[0]
+    assert state["plan"]["channels"] == [fresh.as_dict() | {"memory": ANY}]
+    state["plan"]["channels"][0]["tile"] = fresh.tile - 1
+    record.write_text(json.dumps(state))
     report = denoise_file(source, out, model, DenoiseSettings(slab=1))
-    if report.plans[0].device == "cpu":
-        assert fresh == 32
-    assert report.plans[0].tile != 32
+    assert report.resumed > 0
+    assert report.plans[0].tile == fresh.tile - 1
+
+
+def test_resume_on_a_machine_without_the_device(tmp_path: Path, model: Model) -> None:
+    source = write(tmp_path / "raw.tif", noisy((6, 80, 80)))
+    stopped(source, tmp_path / "clean.tif", model)
+    record = tmp_path / "clean.tif.partial" / "state.json"
+    state = json.loads(record.read_text())
+    state["plan"]["channels"][0]["device"] = "cuda:99"
+    record.write_text(json.dumps(state))
+    with pytest.raises(ValueError, match="'cuda:99', which this machine does not have"):
+        denoise_file(source, tmp_path / "clean.tif", model, DenoiseSettings(slab=1))
+    assert finished_blocks(tmp_path / "clean.tif") > 0
 
 
 @pytest.mark.parametrize(
