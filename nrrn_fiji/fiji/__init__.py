@@ -4,6 +4,8 @@
 
     app = fiji.start()                         # a Fiji folder that is on this computer
     app = fiji.start(imagej=True)              # or plain ImageJ, from Maven Central
+    fiji.register(ij)                          # adds NRRN to a PyImageJ gateway you have
+    made = fiji.denoise(ij, image, "my-model", units=3)
 
 Names are imported from their modules when they are first used.  Importing this package must never
 import JPype nor start Java.
@@ -15,11 +17,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .app import denoise, macro_file, register, run_macro
     from .jvm import ImageJ, find_fiji, find_java, running, start
 
-__all__ = ["ImageJ", "find_fiji", "find_java", "running", "start"]
+__all__ = [
+    "ImageJ",
+    "denoise",
+    "find_fiji",
+    "find_java",
+    "macro_file",
+    "register",
+    "run_macro",
+    "running",
+    "start",
+]
 
-_MODULES = {"jvm": ("ImageJ", "find_fiji", "find_java", "running", "start")}
+_MODULES = {
+    "app": ("denoise", "macro_file", "register", "run_macro"),
+    "jvm": ("ImageJ", "find_fiji", "find_java", "running", "start"),
+}
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 

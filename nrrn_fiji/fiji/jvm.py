@@ -30,6 +30,7 @@ __all__ = [
     "FIJI_VARIABLES",
     "ImageJ",
     "Java",
+    "adopt",
     "check_fiji",
     "fetch_imagej",
     "find_fiji",
@@ -395,10 +396,11 @@ class ImageJ:
     def __str__(self) -> str:
         import jpype
 
-        if self.fiji is None:
+        if self.gateway is None:
             name = f"plain ImageJ {jpype.JClass('ij.IJ').getVersion()}"
         else:
-            name = f"Fiji (ImageJ {self.gateway.getVersion()}) in {self.fiji}"
+            where = f"in {self.fiji}" if self.fiji is not None else "from Maven"
+            name = f"Fiji (ImageJ {self.gateway.getVersion()}) {where}"
         screen = "headless" if self.headless else "on a screen"
         return f"{name}, {screen}, Java {self.java.version_text} in {self.java.home}"
 
@@ -561,6 +563,35 @@ def _wrap_imagej(headless: bool, java: Java) -> ImageJ:
     # Without services: a full context fails where ImageJ2's are missing.
     context = jpype.JClass("org.scijava.Context")(False)
     return ImageJ(None, None, context, headless, java)
+
+
+def adopt(gateway: Any) -> ImageJ:
+    """Return the ImageJ behind a PyImageJ gateway that someone else started.
+
+    Parameters
+    ----------
+    gateway
+        PyImageJ's ``ij``, started in whichever way.
+    """
+    global _running
+    import jpype
+
+    if _running is not None and _running.gateway is gateway:
+        return _running
+    system = jpype.JClass("java.lang.System")
+    text = str(system.getProperty("java.version"))
+    java = Java(
+        home=Path(str(system.getProperty("java.home"))),
+        version=int(jpype.getJVMVersion()[0]),
+        version_text=text,
+        machine=str(system.getProperty("os.arch")),
+        origin="the running Python",
+    )
+    folder = system.getProperty("imagej.dir")
+    headless = bool(jpype.JClass("java.awt.GraphicsEnvironment").isHeadless())
+    fiji = Path(str(folder)) if folder is not None else None
+    _running = ImageJ(fiji, gateway, gateway.context(), headless, java)
+    return _running
 
 
 def run_on_screen(body: Callable[[], None]) -> None:

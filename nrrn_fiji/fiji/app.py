@@ -1,0 +1,153 @@
+"""NRRN in an ImageJ that runs: for a user's own gateway, and for macros without a screen.
+
+A macro that fails must fail the program: ImageJ itself prints the error and goes on as if nothing
+had happened.  This module must never exit the process and never swallow what a macro says.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jpype
+
+from ..models import DEFAULT_MODEL, Model
+from ..progress import Cancelled
+from ..reports import Report
+from ..settings import DenoiseSettings
+from .jobs import denoise_image
+from .jvm import ImageJ, adopt, start
+from .plugin import install
+
+__all__ = ["denoise", "macro_file", "register", "run_macro"]
+
+
+def register(ij: Any) -> ImageJ:
+    """Add the NRRN commands to a PyImageJ gateway, however it was started.
+
+    Parameters
+    ----------
+    ij
+        What ``imagej.init()`` returned.
+
+    Returns
+    -------
+    ImageJ
+        For :func:`run_macro`.
+    """
+    app = adopt(ij)
+    install(app)
+    return app
+
+
+def denoise(ij: Any, image: Any, model: str | Path | Model = DEFAULT_MODEL, **settings: Any) -> Any:
+    """Denoise an image of ImageJ or ImageJ2 and return a new one of the same kind.
+
+    Parameters
+    ----------
+    ij
+        PyImageJ's gateway.
+    image
+        ``ij.ImagePlus``, ``net.imagej.Dataset`` or ``net.imagej.ImgPlus``.
+    model
+        A name, a file, or a loaded model.
+    **settings
+        Fields of :class:`nrrn_fiji.DenoiseSettings`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the image or a setting cannot be used.
+    """
+    adopt(ij)
+    return denoise_image(image, model, DenoiseSettings(**settings)).image
+
+
+def run_macro(app: ImageJ, text: str, argument: str = "") -> str | None:
+    """Run an ImageJ macro in batch mode and return what it returns.
+
+    Parameters
+    ----------
+    app
+        The ImageJ that runs.
+    text
+        The macro.
+    argument
+        What its ``getArgument()`` gives.
+
+    Raises
+    ------
+    RuntimeError
+        If the macro, or a command in it, fails; with the sentence and the line.
+    Cancelled
+        If an NRRN command in it was stopped.
+    """
+    plugin = install(app)
+    plugin.error = None
+    interpreter = jpype.JClass("ij.macro.Interpreter")()
+    value: Any = None
+    try:
+        value = interpreter.run(text, argument)
+    except jpype.JException as error:
+        message = interpreter.getErrorMessage()
+        if message is None and str(error.message()) == jpype.JClass("ij.Macro").MACRO_CANCELED:
+            raise RuntimeError(
+                "The macro ended itself with exit(): what it printed says why."
+            ) from error
+        sentence = str(message or error.message() or error)
+        raise RuntimeError(_with_line(sentence, interpreter)) from (plugin.error or error)
+    # An error in a command ends the macro, but run() returns as if nothing had happened.
+    message = interpreter.getErrorMessage()
+    if message is not None:
+        if isinstance(plugin.error, Cancelled):
+            raise Cancelled(str(message)) from plugin.error
+        raise RuntimeError(_with_line(str(message), interpreter)) from plugin.error
+    return None if value is None else str(value)
+
+
+def _with_line(message: str, interpreter: Any) -> str:
+    """Return a macro's error with the line where it happened."""
+    # getLineNumber() is one token ahead; the error itself was numbered by this.
+    field = interpreter.getClass().getDeclaredField("lineNumber")
+    field.setAccessible(True)
+    return f"{message.rstrip('.')} (line {field.get(interpreter)} of the macro)."
+
+
+def macro_file(
+    path: Path,
+    argument: str | None = None,
+    *,
+    fiji: Path | None = None,
+    imagej: bool = False,
+    memory: int | None = None,
+) -> Report:
+    """Start ImageJ without a screen and run a macro file in it.
+
+    Parameters
+    ----------
+    path
+        The macro (``.ijm`` or ``.txt``).
+    argument
+        What its ``getArgument()`` gives.
+    fiji, imagej, memory
+        Which ImageJ, and the most memory for it in MiB; see :func:`nrrn_fiji.fiji.start`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such macro, or no Fiji or Java.
+    RuntimeError
+        If the macro fails.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} is no text that can be read ({error.reason}): save the macro as UTF-8."
+        ) from error
+    app = start(fiji, imagej=imagej, memory=memory)
+    value = run_macro(app, text, argument or "")
+    return Report(
+        summary=value or f"The macro {path.name} has ended.",
+        data={"macro": str(path), "value": value, "imagej": str(app)},
+    )

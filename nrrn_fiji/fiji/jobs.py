@@ -1,0 +1,152 @@
+"""What the package can do to an image that is open in ImageJ: images in, new images out.
+
+The work itself is that of the command line: same settings, same plan, same pixels, same record of
+how it was done.  This module must never show anything, nor change the image that it is given.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..denoise_job import StackSource, _check_slices, _Job, _Share
+from ..denoising import denoise_slabs
+from ..image import Volume
+from ..models import DEFAULT_MODEL, Model, load_model
+from ..progress import NoProgress, Progress
+from ..settings import DenoiseSettings
+from .datasets import ImgPlusVolume, ImgPlusWriter
+from .images import ImagePlusVolume, ImagePlusWriter, volume_of
+
+__all__ = ["DenoisedImage", "denoise_image"]
+
+
+@dataclass(frozen=True)
+class DenoisedImage:
+    """The images that :func:`denoise_image` made; of the kind that it was given."""
+
+    image: Any
+    noise: Any
+    """input − output, 32-bit; None if it was not asked for."""
+    slices: int
+    """Slices of all channels and time points together."""
+
+
+def denoise_image(
+    image: Any,
+    model: str | Path | Model = DEFAULT_MODEL,
+    settings: DenoiseSettings | None = None,
+    *,
+    slices: range | None = None,
+    noise: bool = False,
+    z_axis: str | None = None,
+    progress: Progress | None = None,
+) -> DenoisedImage:
+    """Denoise an image of ImageJ or ImageJ2.
+
+    Parameters
+    ----------
+    image
+        ``ij.ImagePlus``, ``net.imagej.Dataset`` or ``net.imagej.ImgPlus``; every channel and time
+        point is a stack of its own.
+    model
+        A name, a file, or a loaded model.
+    settings
+        How; the defaults when left out.
+    slices
+        Which slices, counted from 0; all when left out.
+    noise
+        Also return what was taken away.
+    z_axis
+        "T" or "C" where the slices were saved as time points or channels.
+
+    Returns
+    -------
+    DenoisedImage
+        New images that are not shown yet, with all that the source carries.
+
+    Raises
+    ------
+    ValueError, FileNotFoundError
+        If the image, the model or a setting cannot be used.
+    MemoryError
+        If the result does not fit into Java's memory, before anything is computed.
+    Cancelled
+        When the user stops; no image is made then.
+    """
+    settings = DenoiseSettings() if settings is None else settings
+    progress = NoProgress() if progress is None else progress
+    loaded = load_model(model)
+    loaded.network.check_units(settings.units)
+    volume = volume_of(image)
+    if z_axis is not None:
+        volume.reinterpret(z_axis)
+    else:
+        for note in volume.notes:
+            progress.message(note)
+    _check_slices(slices, settings, volume)
+    titles = {"image": title_of(volume.name, "denoised")}
+    if noise:
+        titles["noise"] = title_of(volume.name, "noise")
+    targets = {kind: Path(title) for kind, title in titles.items()}
+    job = _Job(volume, loaded, settings, slices, targets)
+    job.plans = job.make_plans()
+    writers = {
+        kind: writer(
+            volume,
+            title=title,
+            dtype=None if kind == "image" else np.dtype(np.float32),
+            slices=job.written,
+            provenance=job.provenance(kind),
+        )
+        for kind, title in titles.items()
+    }
+    many = volume.shape.t * volume.shape.c > 1
+    for number, (time, channel) in enumerate(job.passes()):
+        text = f"time point {time + 1}, channel {channel + 1}" if many else ""
+        for block in denoise_slabs(
+            StackSource(volume, channel, time),
+            loaded.network,
+            job.plans[channel],
+            slices=slices,
+            want_noise=noise,
+            progress=_Share(progress, number * len(job.written), job.total, text),
+        ):
+            start = block.start - job.written.start
+            writers["image"].write(start, block.image, channel=channel, time=time)
+            if block.noise is not None:
+                writers["noise"].write(start, block.noise, channel=channel, time=time)
+    progress.update(job.total, job.total)
+    made = {kind: writers[kind].finish() for kind in writers}
+    return DenoisedImage(made["image"], made.get("noise"), job.total)
+
+
+def title_of(name: str, what: str) -> str:
+    """Return the title of a result: "cortex.tif" -> "cortex-denoised.tif"."""
+    stem, dot, suffix = name.rpartition(".")
+    if dot and stem and len(suffix) <= 4 and suffix.isalnum():
+        return f"{stem}-{what}.{suffix}"
+    return f"{name}-{what}"
+
+
+def writer(
+    like: Volume,
+    *,
+    title: str,
+    dtype: np.dtype[Any] | None,
+    slices: range,
+    provenance: dict[str, Any],
+) -> Any:
+    """Return the writer for a result of the same kind as its source."""
+    if isinstance(like, ImagePlusVolume):
+        return ImagePlusWriter(like, title=title, dtype=dtype, slices=slices, provenance=provenance)
+    assert isinstance(like, ImgPlusVolume)
+    if len(slices) != like.shape.z:
+        raise ValueError(
+            f"slices is {slices.start}:{slices.stop}, but a Dataset is denoised whole: leave "
+            "slices out, or duplicate the slices first."
+        )
+    return ImgPlusWriter(like, title=title, dtype=dtype, provenance=provenance)
