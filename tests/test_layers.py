@@ -18,10 +18,10 @@ PACKAGE = Path(nrrn_fiji.__file__).parent
 LAYERS = (
     {"settings", "progress", "resources", "reports", "files"},
     {"network", "objectives", "noise", "metrics"},
-    {"intensity", "tiles", "fused", "device", "denoising", "triplets", "training"},
-    {"volumes", "image", "tiff", "ome", "folders", "outputs", "models"},
+    {"intensity", "tiles", "fused", "device", "plan", "denoising", "triplets", "training"},
+    {"volumes", "image", "tiff", "tiff_output", "ome", "folders", "outputs", "models"},
     {"baselines", "scoring", "study", "tables", "plots"},
-    {"api", "denoise_job", "train_job", "__init__"},
+    {"api", "denoise_job", "noise_job", "train_job", "__init__"},
     {"commands", "catalogue", "console", "cli", "__main__", "fiji"},
 )
 LAYER = {module: number for number, modules in enumerate(LAYERS) for module in modules}
