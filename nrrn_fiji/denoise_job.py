@@ -277,18 +277,21 @@ class StackSource:
 
 
 class _Told:
-    """Passes progress on and remembers the sentences."""
+    """Passes progress on, everything once, and remembers the sentences."""
 
     def __init__(self, progress: Progress):
         self.progress = progress
         self.notes: list[str] = []
+        self.last = (-1.0, -1.0)
 
     @property
     def cancelled(self) -> bool:
         return self.progress.cancelled
 
     def update(self, done: float, total: float, text: str = "") -> None:
-        self.progress.update(done, total, text)
+        if (done, total) != self.last:
+            self.last = (done, total)
+            self.progress.update(done, total, text)
 
     def message(self, text: str) -> None:
         if text not in self.notes:
