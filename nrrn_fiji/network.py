@@ -124,6 +124,9 @@ class EdgeFeatures(nn.Module):
         ((0, 1, 2), (-1, 0, 1), (-2, -1, 0)),
     )
 
+    sobel: Tensor
+    """The fixed pattern of every Sobel map, (C/2, 1, 3, 3)."""
+
     def __init__(self, maps: int):
         super().__init__()
         if maps % 8:
@@ -141,7 +144,7 @@ class EdgeFeatures(nn.Module):
     def weight_and_bias(self) -> tuple[Tensor, Tensor]:
         """Kernels (C, 1, 3, 3) and biases (C,) of the one convolution this layer amounts to."""
         weight = torch.cat([self.plain.weight, self.factor * self.sobel])
-        assert self.plain.bias is not None
+        assert self.plain.bias is not None  # for the type checker: conv3x3 always has one
         return weight, torch.cat([self.plain.bias, self.bias])
 
     def forward(self, image: Tensor) -> Tensor:

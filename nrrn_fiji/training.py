@@ -245,7 +245,7 @@ def train(
     """
     progress = progress or NoProgress()
     device = torch.device(settings.device or "cpu")
-    network.to(device, memory_format=torch.channels_last).train().requires_grad_(True)
+    network.to(device).to(memory_format=torch.channels_last).train().requires_grad_(True)
     average = copy.deepcopy(network).eval().requires_grad_(False)
     optimiser = torch.optim.Adam(network.parameters(), lr=0.0, betas=(0.9, 0.999), eps=1e-8)
     history = History()
