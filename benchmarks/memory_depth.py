@@ -3,7 +3,8 @@
 Usage: python benchmarks/memory_depth.py [--size 1024] [--depths 64 512]
 
 Makes 8-bit stacks of random noise in a temporary folder, denoises each in a process of its own with
-a model of 1 unit and 4 maps, and prints that process's peak resident memory.
+a model of 1 unit and 4 maps, and prints that process's peak resident memory (VmHWM, so Linux only:
+the usual ru_maxrss of a child begins with its parent's peak).
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ import torch
 from nrrn_fiji import NRRN, save_model
 
 RUN = """
-import resource, sys
+import sys
 from nrrn_fiji.api import denoise_file
 denoise_file(sys.argv[1], sys.argv[2], sys.argv[3])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+status = open("/proc/self/status").read()
+print(status.split("VmHWM:")[1].split()[0])
 """
 
 

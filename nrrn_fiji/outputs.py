@@ -207,7 +207,7 @@ class PartialOutput(contextlib.AbstractContextManager["PartialOutput"]):
         self._check_absent(self.targets)
         self._state = {
             "format_version": STATE_VERSION,
-            "begun": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            "begun": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "request": _as_json(request),
             "plan": _as_json(plan),
             "complete": False,

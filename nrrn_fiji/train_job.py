@@ -15,7 +15,7 @@ import io
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -637,7 +637,7 @@ def write_model(
             "seed": settings.seed,
             "device": describe(torch.device(settings.device or "cpu")),
             "seconds": round(history.seconds, 1),
-            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "torch": torch.__version__,
             "history": {
                 "loss": training.thinned(history.losses),
