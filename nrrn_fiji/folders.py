@@ -17,7 +17,8 @@ import imageio.v3 as imageio
 import numpy as np
 from numpy.typing import NDArray
 
-from .image import ImageMetadata, Volume, VolumeShape, VolumeWriter, check_dtype
+from .image import ImageMetadata, Volume, VolumeShape, VolumeWriter
+from .intensity import check_dtype
 from .tiff import TiffVolume, stem
 from .tiff_output import TiffSlabWriter, create_tiff
 

@@ -25,7 +25,6 @@ __all__ = [
     "Volume",
     "VolumeShape",
     "VolumeWriter",
-    "check_dtype",
     "parse_provenance",
     "provenance_line",
 ]
@@ -37,7 +36,6 @@ W = TypeVar("W", bound="VolumeWriter")
 PROVENANCE = "nrrn: "
 # Lines of an ImageJ description that say how grey values are shown or calibrated.
 VALUE_KEYS = ("min", "max", "cf", "vunit", *(f"c{i}" for i in range(10)))
-SUPPORTED = ("uint8", "int8", "uint16", "int16", "float32", "float64")
 
 
 class VolumeShape(NamedTuple):
@@ -53,39 +51,6 @@ class VolumeShape(NamedTuple):
     def planes(self) -> int:
         """Number of two-dimensional images."""
         return self.t * self.c * self.z
-
-
-def check_dtype(dtype: np.dtype[Any], what: str) -> np.dtype[Any]:
-    """Return ``dtype`` in native byte order if grey values of it can be denoised.
-
-    Parameters
-    ----------
-    dtype
-        Type of the grey values.
-    what
-        Name of the image, for the message.
-
-    Raises
-    ------
-    ValueError
-        If the type is boolean, complex or an integer of more than 16 bits.
-    """
-    if dtype.name in SUPPORTED:
-        return dtype.newbyteorder("=")
-    if dtype.kind == "b":
-        raise ValueError(
-            f"{what} is a black-and-white mask (1 bit per pixel), but grey values are needed: "
-            "give the grey image it was made from."
-        )
-    if dtype.kind == "c":
-        raise ValueError(
-            f"{what} holds complex numbers, but grey values are needed: save its magnitude or its "
-            "real part as 32-bit float first."
-        )
-    raise ValueError(
-        f"{what} has grey values of type {dtype.name}, but accepted are {', '.join(SUPPORTED)}: "
-        "convert it to 16-bit or 32-bit float first."
-    )
 
 
 def provenance_line(provenance: dict[str, Any]) -> str:

@@ -73,8 +73,15 @@ class GreyRange(NamedTuple):
         return self.low == self.high
 
 
-def check_dtype(dtype: Any) -> np.dtype[Any]:
-    """Return ``dtype`` in native byte order if it can be denoised.
+def check_dtype(dtype: Any, what: str = "the array") -> np.dtype[Any]:
+    """Return ``dtype`` in native byte order if grey values of it can be denoised.
+
+    Parameters
+    ----------
+    dtype
+        Type of the grey values.
+    what
+        Name of the image, for the message.
 
     Raises
     ------
@@ -84,15 +91,20 @@ def check_dtype(dtype: Any) -> np.dtype[Any]:
     native = np.dtype(dtype).newbyteorder("=")
     if native.name in DTYPES:
         return native
+    if native.kind == "b":
+        raise TypeError(
+            f"{what} is a black-and-white mask (1 bit per pixel), but grey values are needed: "
+            "give the grey image it was made from."
+        )
     if native.kind == "c":
-        hint = "denoise its real and imaginary part, or its magnitude, on their own"
-    elif native.kind == "b":
-        hint = "a mask holds no noise to remove; pass the grey-value image"
-    elif native.names is not None:
-        hint = "split colours into channels, and denoise each on its own"
-    else:
-        hint = "convert it first, to float32 or uint16 say"
-    raise TypeError(f"The pixels are {native}, but {', '.join(DTYPES)} are accepted: {hint}.")
+        raise TypeError(
+            f"{what} holds complex numbers, but grey values are needed: save its magnitude or its "
+            "real part as 32-bit float first."
+        )
+    raise TypeError(
+        f"{what} has grey values of type {native}, but accepted are {', '.join(DTYPES)}: convert "
+        "it to 16-bit or 32-bit float first."
+    )
 
 
 def grey_range(*sources: Source, asked: tuple[float, float] | None = None) -> GreyRange:

@@ -30,8 +30,8 @@ from .image import (
     ImageMetadata,
     Volume,
     VolumeShape,
-    check_dtype,
 )
+from .intensity import check_dtype
 
 __all__ = ["TiffVolume", "is_ome_name", "quiet", "stem"]
 

@@ -39,10 +39,10 @@ from .image import (
     Volume,
     VolumeShape,
     VolumeWriter,
-    check_dtype,
     parse_provenance,
     provenance_line,
 )
+from .intensity import check_dtype
 from .tiff import TiffVolume
 from .tiff_output import TiffSlabWriter, create_tiff, disk_full
 

@@ -355,7 +355,7 @@ def test_nan_is_filled_and_said(tmp_path: Path) -> None:
         (np.zeros((2, 64, 64), np.uint8), ValueError, "training needs at least 3"),
         (np.full((20, 64, 64), 7, np.float32), ValueError, "same grey value 7 everywhere"),
         (np.full((20, 64, 64), np.nan, np.float32), ValueError, "no valid pixel"),
-        (np.zeros((20, 64, 64), np.complex64), ValueError, "complex"),
+        (np.zeros((20, 64, 64), np.complex64), TypeError, "complex"),
     ],
 )
 def test_a_stack_that_cannot_be_learnt_from_is_refused(

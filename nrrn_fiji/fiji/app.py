@@ -6,6 +6,7 @@ had happened.  This module must never exit the process and never swallow what a 
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,12 @@ from ..reports import Report
 from ..settings import DenoiseSettings
 from .jobs import denoise_image
 from .jvm import ImageJ, adopt, start
-from .plugin import install
+from .plugin import add_menu, install
 
-__all__ = ["denoise", "macro_file", "register", "run_macro"]
+__all__ = ["denoise", "macro_file", "register", "run_macro", "show", "wait_until_quit"]
+
+
+SECONDS_BETWEEN_LOOKS = 0.2
 
 
 def register(ij: Any) -> ImageJ:
@@ -61,6 +65,27 @@ def denoise(ij: Any, image: Any, model: str | Path | Model = DEFAULT_MODEL, **se
     """
     adopt(ij)
     return denoise_image(image, model, DenoiseSettings(**settings)).image
+
+
+def show(app: ImageJ) -> None:
+    """Open ImageJ's window with the menu Plugins > NRRN.
+
+    Call it on the main thread: Swing fails on a thread that Java did not start.  Quitting ImageJ
+    then leaves Python running (ImageJ's own way ends the process on the spot).
+    """
+    if app.gateway is not None:
+        app.gateway.ui().showUI()
+    else:
+        jpype.JClass("ij.ImageJ")()
+    window = jpype.JClass("ij.IJ").getInstance()
+    window.exitWhenQuitting(False)
+    add_menu(install(app), window)
+
+
+def wait_until_quit() -> None:
+    """Return when the user has quit ImageJ."""
+    while jpype.JClass("ij.IJ").getInstance() is not None:
+        time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
 def run_macro(app: ImageJ, text: str, argument: str = "") -> str | None:

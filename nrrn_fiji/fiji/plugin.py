@@ -26,7 +26,7 @@ from ..models import known_models
 from ..progress import Cancelled
 from .jvm import ImageJ
 
-__all__ = ["Entry", "Plugin", "install", "parse_macro_options"]
+__all__ = ["Entry", "Plugin", "add_menu", "install", "parse_macro_options"]
 
 CLASS = "nrrn.Bridge"
 MENU = "NRRN"
@@ -56,7 +56,7 @@ class Entry:
 
     @property
     def options(self) -> tuple[Option, ...]:
-        """What its dialog asks for and a macro can give."""
+        """What a macro can give; a dialog asks for those that are not for experts."""
         kept = (option for option in self.command.all_options() if option.name not in FILE_OPTIONS)
         return (*kept, *self.extra)
 
@@ -302,7 +302,8 @@ def show_dialog(entry: Entry) -> dict[str, Any] | None:
         If a value is not understood.
     """
     dialog = jpype.JClass("ij.gui.GenericDialog")(entry.label.rstrip("."))
-    for option in entry.options:
+    asked = [option for option in entry.options if not option.expert]
+    for option in asked:
         choices = choices_of(option)
         if option.kind is Kind.FLAG:
             dialog.addCheckbox(label_of(option), bool(option.default))
@@ -314,13 +315,13 @@ def show_dialog(entry: Entry) -> dict[str, Any] | None:
         else:
             text = "" if option.default is None else str(option.default)
             dialog.addStringField(label_of(option), text, 12)
-    rows = (f"<p><b>{label_of(option)}</b><br>{option.help}</p>" for option in entry.options)
+    rows = (f"<p><b>{label_of(option)}</b><br>{option.help}</p>" for option in asked)
     dialog.addHelp(f"<html><h3>{entry.command.summary}</h3>{''.join(rows)}</html>")
     dialog.showDialog()
     if dialog.wasCanceled():
         return None
     values: dict[str, Any] = {}
-    for option in entry.options:
+    for option in asked:
         if option.kind is Kind.FLAG:
             value = bool(dialog.getNextBoolean())
         elif choices_of(option):
@@ -443,6 +444,28 @@ def _menu_commands() -> Any:
         fill.setAccessible(True)
         fill.invoke(None)
     return menus.getCommands()
+
+
+def add_menu(plugin: Plugin, window: Any) -> None:
+    """Add the commands to the menu Plugins of a shown ImageJ; twice does no harm.
+
+    Parameters
+    ----------
+    window
+        The ``ij.ImageJ``, which runs what its menus name.
+    """
+    bar = jpype.JClass("ij.Menus").getMenuBar()
+    menus = [bar.getMenu(number) for number in range(bar.getMenuCount())]
+    plugins = next(menu for menu in menus if menu.getLabel() == "Plugins")
+    labels = [str(plugins.getItem(number).getLabel()) for number in range(plugins.getItemCount())]
+    if MENU in labels:
+        return
+    ours = jpype.JClass("java.awt.Menu")(MENU)
+    for entry in plugin.entries.values():
+        item = jpype.JClass("java.awt.MenuItem")(entry.label)
+        item.addActionListener(window)
+        ours.add(item)
+    plugins.add(ours)
 
 
 def _bridge_class() -> Any:
