@@ -145,6 +145,8 @@ def table_rows(value: Any) -> list[str]:
         rows = list(value)
     else:
         rows = []
+    if {"noise", "method", "psnr"} <= set(rows[0] if rows else ()):
+        rows = psnr_by_noise(rows)
     if not 2 <= len(rows) <= 40 or any(row.keys() != rows[0].keys() for row in rows):
         return []
     if any(isinstance(item, (dict, list)) for row in rows for item in row.values()):
@@ -156,6 +158,19 @@ def table_rows(value: Any) -> list[str]:
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in cells
     ]
+
+
+def psnr_by_noise(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the scores of a study (one per noise and method) with a column per noise.
+
+    A score is a mean, or a list that begins with it.
+    """
+    table: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        score = row["psnr"][0] if isinstance(row["psnr"], list) else row["psnr"]
+        line = table.setdefault(str(row["method"]), {"PSNR (dB)": row["method"]})
+        line[str(row["noise"])] = f"{score:.2f}" if isinstance(score, float) else score
+    return list(table.values())
 
 
 def as_text(value: Any) -> str:

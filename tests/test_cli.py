@@ -711,6 +711,20 @@ def test_a_card_of_any_form_can_be_shown() -> None:
     ]
 
 
+def test_the_scores_of_a_study_are_shown_with_a_column_per_noise() -> None:
+    rows = [
+        {"noise": noise, "method": method, "psnr": [psnr, 0.1], "ssim": [0.5, 0.01]}
+        for method, scores in {"input": (5.98, 28.1), "nrrn": (17.333, 28.57)}.items()
+        for noise, psnr in zip(("P1", "G10"), scores, strict=True)
+    ]
+    assert list(catalogue.outline({"rows": rows})) == [
+        "rows:",
+        "  PSNR (dB)  P1     G10",
+        "  input      5.98   28.10",
+        "  nrrn       17.33  28.57",
+    ]
+
+
 # The main job ---------------------------------------------------------------------------------
 
 
