@@ -160,7 +160,7 @@ def table_rows(value: Any) -> list[str]:
     ]
 
 
-def psnr_by_noise(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def psnr_by_noise(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the scores of a study (one per noise and method) with a column per noise.
 
     A score is a mean, or a list that begins with it.
