@@ -468,7 +468,10 @@ def start(
         _check_screen()
     java = find_java(folder)
     jars = fetch_imagej() if folder is None else _jars_of(folder)
-    arguments = [f"--add-opens={package}=ALL-UNNAMED" for package in OPENED_PACKAGES]
+    # The last is where Fiji gives its windows their name, and exists on X11 alone.
+    x11 = ["java.desktop/sun.awt.X11"] if platform.system() == "Linux" and not headless else []
+    opened = [*OPENED_PACKAGES, *x11]
+    arguments = [f"--add-opens={package}=ALL-UNNAMED" for package in opened]
     arguments.append("-XX:MaxRAMPercentage=50" if memory is None else f"-Xmx{memory}m")
     if headless:
         arguments.append("-Djava.awt.headless=true")

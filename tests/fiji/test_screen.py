@@ -94,7 +94,9 @@ asked.actionPerformed(event(ok, event.ACTION_PERFORMED, "OK"))
 wait(lambda: WM.getImage("front-denoised"))
 time.sleep(0.5)
 shot("result.png")
-told["recorded"] = [line for line in str(recorder.getText()).splitlines() if "Denoise" in line][-1]
+# The Recorder writes when the command has ended, a little after its window appears.
+told["recorded"] = wait(lambda: [line for line in str(recorder.getText()).splitlines()
+                                 if "Denoise" in line])[-1]
 by_dialog = pixels("front-denoised")
 WM.getImage("front-denoised").changes = False
 WM.getImage("front-denoised").close()
