@@ -177,7 +177,8 @@ class TrainSettings(Checked):
     steps: int | None = setting(
         None,
         label="Steps",
-        help="Length of the training; the learning rate schedule ends with it.",
+        help="Length of the training; the learning rate schedule ends with it. 3000 on a CPU and "
+        "20000 on a GPU when left out.",
         minimum=1,
     )
     minutes: float | None = setting(
@@ -228,14 +229,15 @@ class TrainSettings(Checked):
     poisson: tuple[float, float] | None = setting(
         None,
         label="Poisson peak",
-        help="Range LO,HI of the peak of synthetic Poisson noise added to clean stacks.",
+        help="Range LO,HI of the peak of synthetic Poisson noise added to clean stacks; none when "
+        "left out.",
         minimum=1e-3,
     )
     gaussian: tuple[float, float] | None = setting(
         None,
         label="Gaussian sigma",
         help="Range LO,HI of the standard deviation of synthetic Gaussian noise, in grey levels "
-        "of 255.",
+        "of 255; none when left out.",
         minimum=0.0,
     )
     levels: str = setting(
@@ -310,13 +312,15 @@ class NoiseSettings(Checked):
     poisson: float | None = setting(
         None,
         label="Poisson peak",
-        help="Photons at the white end of the grey range: 1 is very strong noise, 50 weak.",
+        help="Photons at the white end of the grey range: 1 is very strong noise, 50 weak. No "
+        "Poisson noise when left out.",
         minimum=1e-3,
     )
     gaussian: float | None = setting(
         None,
         label="Gaussian sigma",
-        help="Standard deviation of Gaussian noise, in grey levels of 255.",
+        help="Standard deviation of Gaussian noise, in grey levels of 255. No Gaussian noise when "
+        "left out.",
         minimum=0.0,
     )
     clipped: bool = setting(
