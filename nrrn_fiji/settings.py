@@ -184,7 +184,8 @@ class TrainSettings(Checked):
     minutes: float | None = setting(
         None,
         label="Minutes",
-        help="Length of the training by the clock, instead of steps (resuming is then not exact).",
+        help="Length of the training by the clock; by steps when left out. Resuming is then not "
+        "exact.",
         minimum=0.01,
         unit="min",
     )
@@ -210,18 +211,18 @@ class TrainSettings(Checked):
         choices=("cosine", "halving", "constant"),
         expert=True,
     )
-    clip: float = setting(
-        1.0,
+    clip: float | None = setting(
+        None,
         label="Gradient clipping",
-        help="Largest norm of the gradient; 0 switches clipping off.",
+        help="Largest norm of the gradient; 0 switches clipping off. 1 when left out.",
         minimum=0.0,
         expert=True,
     )
-    average: float = setting(
-        0.999,
+    average: float | None = setting(
+        None,
         label="Weight averaging",
         help="Decay of the running average of the weights that is validated and kept; 0 switches "
-        "it off.",
+        "it off. 0.999 when left out.",
         minimum=0.0,
         maximum=0.99999,
         expert=True,
@@ -240,12 +241,12 @@ class TrainSettings(Checked):
         "of 255; none when left out.",
         minimum=0.0,
     )
-    levels: str = setting(
-        "spread",
+    levels: str | None = setting(
+        None,
         label="Noise levels",
-        help="spread: every sample has Poisson, Gaussian or (one in five) both kinds of noise, the "
-        "peak evenly over its logarithm; uniform: both kinds on every image, levels drawn evenly, "
-        "as in the paper.",
+        help="spread (when left out): every sample has Poisson, Gaussian or (one in five) both "
+        "kinds of noise, the peak evenly over its logarithm; uniform: both kinds on every image, "
+        "levels drawn evenly, as in the paper.",
         choices=("spread", "uniform"),
         expert=True,
     )

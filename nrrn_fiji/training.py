@@ -67,6 +67,8 @@ EPOCH_CROPS = 8190
 CPU = {"units": 3, "maps": 32, "crop": 64, "batch": 8, "rate": 1e-3, "steps": 3000}
 GPU = {"units": 4, "maps": 64, "crop": 128, "batch": 16, "rate": 5e-4, "steps": 20000}
 
+EVERYWHERE = {"schedule": "cosine", "clip": 1.0, "average": 0.999, "levels": "spread"}
+
 VALIDATION_CROPS = 40
 VALIDATION_SIZE = 96
 WARM_UP = 0.02
@@ -141,20 +143,15 @@ def resolve(
     if precision == "fp16":
         raise ValueError('precision is "fp16", but training needs "fp32" or "bf16": choose one.')
     machine = GPU if device.type in ("cuda", "mps") else CPU
-    defaults: dict[str, Any] = {"schedule": "cosine", "objective": objective, **machine}
-    if settings.minutes is not None:
-        del defaults["steps"]
-    chosen: dict[str, Any] = {"device": str(device), "precision": precision}
     preset = PAPER if settings.preset == "paper" else {}
-    for name in {**defaults, **preset}:
-        asked = getattr(settings, name)
-        declared = TrainSettings.__dataclass_fields__[name].default
-        if asked != declared:
-            continue  # What was asked for goes before every preset.
-        if name == "steps" and settings.minutes is not None:
-            continue
-        chosen[name] = preset.get(name, defaults.get(name))
-    resolved = replace(settings, **chosen)
+    values: dict[str, Any] = {**EVERYWHERE, "objective": objective, **machine, **preset}
+    if settings.minutes is not None:
+        del values["steps"]
+    # What was asked for goes before every preset.
+    left_out: dict[str, Any] = {
+        name: value for name, value in values.items() if getattr(settings, name) is None
+    }
+    resolved = replace(settings, **left_out, device=str(device), precision=precision)
     if resolved.objective == "clean" and resolved.poisson is None and resolved.gaussian is None:
         raise ValueError(
             "objective is clean, but no noise is asked for: give the range of poisson, of "
@@ -296,13 +293,13 @@ def train(
             loss = objective_value(network, batch, settings)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
-            if settings.clip > 0:
+            if settings.clip:
                 nn.utils.clip_grad_norm_(network.parameters(), settings.clip)
             value = loss.item()
             if not math.isfinite(value):
                 raise diverged(settings, history)
             optimiser.step()
-            follow(average, network, settings.average, history.step)
+            follow(average, network, settings.average or 0.0, history.step)
             history.losses.append(value)
             history.rates.append(rate)
             if history.step % every == 0:

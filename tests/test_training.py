@@ -157,6 +157,9 @@ def test_the_paper_preset_is_the_paper_and_gives_way_to_what_is_asked() -> None:
     assert (paper.levels, paper.rescale) == ("uniform", (0.5, 2.0))
     assert chosen(TrainSettings(preset="paper", batch=4, units=1)).batch == 4
     assert chosen(TrainSettings(preset="paper", minutes=5)).steps is None
+    # A value that is the default without a preset counts as asked for too.
+    assert chosen(TrainSettings(preset="paper", clip=1.0)).clip == 1.0
+    assert (paper.clip, chosen(TrainSettings()).clip) == (0.0, 1.0)
 
 
 def test_defaults_suit_the_device() -> None:
@@ -352,7 +355,7 @@ def test_nan_is_filled_and_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("stack", "error", "message"),
     [
-        (np.zeros((2, 64, 64), np.uint8), ValueError, "training needs at least 3"),
+        (wavy(2, 64), ValueError, "training needs at least 3"),
         (np.full((20, 64, 64), 7, np.float32), ValueError, "same grey value 7 everywhere"),
         (np.full((20, 64, 64), np.nan, np.float32), ValueError, "no valid pixel"),
         (np.zeros((20, 64, 64), np.complex64), TypeError, "complex"),
