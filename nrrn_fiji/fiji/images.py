@@ -14,6 +14,7 @@ Sources: ``ij.ImagePlus``, ``ij.measure.Calibration`` and ``ij.io.FileSaver`` of
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 from typing import Any
@@ -85,11 +86,21 @@ def volume_of(image: Any) -> Volume:
 # --- pixels ------------------------------------------------------------------------------------
 
 
+@functools.cache
+def _native_order() -> Any:
+    return jpype.JClass("java.nio.ByteOrder").nativeOrder()
+
+
+@functools.cache
+def _array_type(dtype: str) -> Any:
+    """Return Java's array type for the bits of a dtype."""
+    return jpype.JArray(JAVA_TYPES[dtype][0])
+
+
 def _buffer(array: Array) -> Any:
     """Return a NIO buffer over the memory of a contiguous array; the array must outlive it."""
     data = array.reshape(-1).view(np.int8)
-    order = jpype.JClass("java.nio.ByteOrder").nativeOrder()
-    buffer = jpype.nio.convertToDirectBuffer(data).order(order)
+    buffer = jpype.nio.convertToDirectBuffer(data).order(_native_order())
     return getattr(buffer, JAVA_TYPES[array.dtype.name][1])()
 
 
@@ -110,7 +121,7 @@ def pixels_from_java(out: Array, pixels: Any, offset: int = 0) -> None:
     ValueError
         If the Java array is of another type or too short.
     """
-    wanted = jpype.JArray(JAVA_TYPES[out.dtype.name][0])
+    wanted = _array_type(out.dtype.name)
     if not isinstance(pixels, wanted) or len(pixels) < offset + out.size:
         raise ValueError(
             f"pixels is a {type(pixels).__name__} of {len(pixels)}, but a {wanted.__name__} of "
@@ -134,7 +145,7 @@ def java_array(size: int, dtype: np.dtype[Any]) -> Any:
         If Java's memory is full.
     """
     try:
-        return jpype.JArray(JAVA_TYPES[dtype.name][0])(size)
+        return _array_type(dtype.name)(size)
     except jpype.JException as error:
         if isinstance(error, jpype.JClass("java.lang.OutOfMemoryError")):
             raise _java_is_full(size * dtype.itemsize) from error

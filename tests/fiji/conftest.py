@@ -7,6 +7,7 @@ Fiji that merely lies on the machine is never taken.  Other modes run in process
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import subprocess
 import sys
@@ -45,6 +46,9 @@ def app() -> jvm.ImageJ:
         jvm.find_java(jvm.check_fiji(ASKED_FIJI) if ASKED_FIJI else None)
     except FileNotFoundError as error:
         pytest.skip(f"NOT RUN: {error}")
+    # Java answers segmentation faults of its own making.  pytest's fault handler would take that
+    # signal back when it ends, and the process would die with Java's next one.
+    faulthandler.disable()
     started = jvm.start(ASKED_FIJI, imagej=ASKED_FIJI is None, memory=1500)
     used.append(str(started))
     return started
