@@ -114,7 +114,7 @@ def denoise(
         units=units,
         images=images,
         scans=scans,
-        intensity=_pair(intensity),
+        intensity=intensity,
         tile=tile,
         slab=slab,
         device=device,
@@ -201,7 +201,7 @@ def denoise_blocks(
         units=units,
         images=images,
         scans=scans,
-        intensity=_pair(intensity),
+        intensity=intensity,
         tile=tile,
         slab=slab,
         device=device,
@@ -286,20 +286,6 @@ def _check_stack(stack: ArrayLike, *, scans: bool) -> NDArray[Any]:
             "(Z, Y, X) or (Y, X) is needed: give one channel, stack[..., 0] say."
         )
     return array
-
-
-def _pair(intensity: Any) -> tuple[float, float] | None:
-    """Return what was given as grey range as a pair of numbers."""
-    if intensity is None:
-        return None
-    try:
-        low, high = (float(value) for value in intensity)
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"intensity is {intensity!r}, but it must be two grey values (low, high): give both, "
-            "or leave it out."
-        ) from None
-    return low, high
 
 
 def _chosen(name: str, number: int | None, count: int, what: str) -> int:

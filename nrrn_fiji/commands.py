@@ -327,6 +327,13 @@ OVERWRITE = Option(
     kind=Kind.FLAG,
     default=False,
 )
+RESTART = Option(
+    name="restart",
+    label="Restart",
+    help="Throw away the finished part of an interrupted run, and begin again.",
+    kind=Kind.FLAG,
+    default=False,
+)
 MODEL_NAME = Option(
     name="name",
     label="Model",
@@ -414,13 +421,7 @@ COMMANDS: tuple[Command, ...] = (
                 choices=("Z", "T", "C"),
             ),
             OVERWRITE,
-            Option(
-                name="restart",
-                label="Restart",
-                help="Throw away the finished part of an interrupted run, and begin again.",
-                kind=Kind.FLAG,
-                default=False,
-            ),
+            RESTART,
         ),
     ),
     Command(
@@ -518,6 +519,7 @@ COMMANDS: tuple[Command, ...] = (
                 position="OUT",
             ),
             OVERWRITE,
+            RESTART,
         ),
     ),
     Command(

@@ -35,7 +35,16 @@ SECONDS_BETWEEN_LINES = 15.0
 SECONDS_BETWEEN_EVENTS = 0.5
 STOPPING = "Stopping after the present piece of work; press Ctrl-C again to stop at once."
 # What people are meant to read; anything else is a fault of ours and says so.
-EXPECTED = (Cancelled, ValueError, TypeError, OSError, RuntimeError, ImportError, MemoryError)
+EXPECTED = (
+    Cancelled,
+    ArithmeticError,
+    ValueError,
+    TypeError,
+    OSError,
+    RuntimeError,
+    ImportError,
+    MemoryError,
+)
 
 
 def uses_colour(stream: TextIO) -> bool:

@@ -216,7 +216,8 @@ def invalid_mask(image: NDArray[Any]) -> NDArray[np.bool_] | None:
         are valid.  Padding are pixels that equal 0 (or are NaN) and are reached straight from a
         side of the slice through such pixels only, starting in a run along that side of at least
         32 pixels and an eighth of the side: the wedges and stripes that shifting and rotating
-        leave, but not dark noise that happens to be 0.
+        leave.  Single dark pixels are no padding; where nearly every pixel at a side is 0 anyway
+        (a dark image at less than one photon per pixel), such runs are taken for it too.
     """
     floating = image.dtype.kind == "f"
     mask = ~np.isfinite(image) if floating else np.zeros(image.shape, np.bool_)

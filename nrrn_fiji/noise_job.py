@@ -64,6 +64,7 @@ def add_noise_file(
     settings: NoiseSettings,
     *,
     overwrite: bool = False,
+    restart: bool = False,
     progress: Progress | None = None,
 ) -> NoiseReport:
     """Write ``source`` with noise, of the same type and with the same metadata, to ``out``.
@@ -78,6 +79,8 @@ def add_noise_file(
         Which noise.
     overwrite
         Replace a finished output.
+    restart
+        Begin anew, and drop what an interrupted run left.
     progress
         Told how far it is, and asked whether to stop.
 
@@ -86,7 +89,7 @@ def add_noise_file(
     ValueError, TypeError, OSError
         If no noise is asked for, or input or output cannot be used; each with one sentence.
     Cancelled
-        If the user stopped; no output is left.
+        If the user stopped; the message says what is kept.
     """
     if settings.poisson is None and settings.gaussian is None:
         raise ValueError(
@@ -112,9 +115,13 @@ def add_noise_file(
                     "noise no scale: give intensity=LO,HI."
                 )
             spans.append(span)
-        request = {"input image": volume.fingerprint(), **asdict(settings)}
+        request = {
+            "input image": volume.fingerprint(),
+            "package version": __version__,
+            **asdict(settings),
+        }
         planes = [(t, c, z) for t in range(shape.t) for c in range(shape.c) for z in range(shape.z)]
-        with PartialOutput({"image": out}, overwrite=overwrite) as part:
+        with PartialOutput({"image": out}, overwrite=overwrite, restart=restart) as part:
             with part.no_space_said(), ExitStack() as files:
                 if part.begun:
                     part.check(request)
@@ -132,7 +139,8 @@ def add_noise_file(
                     if BlockKey(t, c, z) in part.finished:
                         continue
                     if progress.cancelled:
-                        raise Cancelled(f"Stopped: {part.kept()}")
+                        again = " Run the same command again to go on." if part.finished else ""
+                        raise Cancelled(f"Stopped: {part.kept()}{again}")
                     image = volume.read(z, z + 1, channel=c, time=t)
                     rng = np.random.default_rng([settings.seed, t, c, z])
                     noisy = with_noise(image, (spans[c].low, spans[c].high), settings, rng)

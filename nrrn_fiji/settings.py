@@ -61,6 +61,20 @@ def field_info(field: dataclasses.Field[Any], key: str) -> Any:
     return field.metadata[key]
 
 
+def pair(name: str, value: Any) -> tuple[float, float]:
+    """Return ``value`` as a range (low, high), or refuse it with a sentence."""
+    try:
+        low, high = (float(number) for number in value)
+    except (TypeError, ValueError):
+        low, high = 1.0, 0.0
+    if not low <= high:
+        raise ValueError(
+            f"{name} is {value!r}, but it must be two numbers (low, high), the lower one first: "
+            "give both."
+        )
+    return low, high
+
+
 class Checked:
     """Checks every field against its declared choices and range when an object is made."""
 
@@ -69,6 +83,9 @@ class Checked:
             value = getattr(self, field.name)
             if value is None:
                 continue
+            if "tuple" in str(field.type):
+                value = pair(field.name, value)
+                object.__setattr__(self, field.name, value)
             choices = field.metadata["choices"]
             if choices is not None and value not in choices:
                 known = ", ".join(str(choice) for choice in choices)
@@ -201,7 +218,7 @@ class TrainSettings(Checked):
         expert=True,
     )
     rate: float | None = setting(
-        None, label="Learning rate", help="Peak learning rate of Adam.", minimum=0.0, expert=True
+        None, label="Learning rate", help="Peak learning rate of Adam.", minimum=1e-12, expert=True
     )
     schedule: str | None = setting(
         None,

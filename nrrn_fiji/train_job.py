@@ -13,27 +13,28 @@ import csv
 import hashlib
 import io
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from torch import Tensor
 
 from nrrn_fiji import training
-from nrrn_fiji.device import bf16_is_fast, choose_device, describe
+from nrrn_fiji.device import bf16_is_fast, choose_device, describe, is_out_of_memory
 from nrrn_fiji.files import write_whole
 from nrrn_fiji.intensity import fill_invalid, grey_range, invalid_mask
 from nrrn_fiji.models import Model, load_model, save_model
 from nrrn_fiji.network import NRRN
 from nrrn_fiji.plots import loss_curve, sample_picture
 from nrrn_fiji.progress import Cancelled, NoProgress, Progress
+from nrrn_fiji.reports import readable_time
 from nrrn_fiji.settings import TrainSettings
 from nrrn_fiji.triplets import Batch, TrainingStack, TripletSampler, split
 from nrrn_fiji.volumes import Volume, open_volume
@@ -41,12 +42,14 @@ from nrrn_fiji.volumes import Volume, open_volume
 __all__ = ["TrainReport", "train", "train_files"]
 
 MEMORY_LIMIT = 4 * 2**30
-"""Most bytes of training data that are kept in memory."""
+"""Most bytes of training data that are kept in memory.  Fixed, and not what happens to be free: a
+training that is resumed must find the same slices."""
 
 RUN = 16
 """Slices in a row that are read from a volume which does not fit."""
 
 SAMPLE_SIZE = 256
+TRAINING_DATA, PARENT = "training data", "model to fine-tune"
 FINE_TUNE_RATE = 0.3
 """Fine-tuning starts from a good place: its default learning rate is smaller by this factor."""
 
@@ -62,7 +65,8 @@ class TrainReport:
     """``"finished"``, ``"stopped"`` or ``"diverged"``."""
     steps: int
     best_step: int
-    best_error: float
+    best_error: float | None
+    """Held-out error of the best step; None if the training ended before its first validation."""
     seconds: float
     files: tuple[Path, ...]
     """The loss curve (CSV, PNG) and the sample picture."""
@@ -76,12 +80,17 @@ class TrainReport:
     @property
     def summary(self) -> str:
         """What was done and where the result is."""
-        return (
-            f"Model: {self.model_path}\n"
-            f"The best of {self.steps} steps is step {self.best_step} (held-out error "
-            f"{self.best_error:.4g}), after {self.seconds / 60:.1f} min in all.\n"
-            f"Look at {', '.join(str(file) for file in self.files)}."
+        error = (
+            "not validated" if self.best_error is None else f"held-out error {self.best_error:.4g}"
         )
+        lines = [
+            f"Model: {self.model_path}",
+            f"The best of {self.steps} steps is step {self.best_step} ({error}), after "
+            f"{readable_time(self.seconds)} in all.",
+        ]
+        if self.files:
+            lines.append(f"Look at {', '.join(str(file) for file in self.files)}.")
+        return "\n".join(lines)
 
     def as_dict(self) -> dict[str, Any]:
         """The same in JSON's types."""
@@ -112,7 +121,7 @@ def train(
     Parameters
     ----------
     stack
-        A stack (Z, Y, X), or several: arrays of any real dtype, or files.
+        A stack (Z, Y, X), or several: arrays of (u)int8, (u)int16, float32 or float64, or files.
     out
         The model file to write, ``.safetensors``.
     fine_tune
@@ -140,8 +149,10 @@ def train(
         If ``out`` exists and neither ``resume`` nor ``overwrite`` is asked for.
     ArithmeticError
         If the training diverged.  The last good model is in ``out``.
-    nrrn_fiji.progress.Cancelled
+    nrrn_fiji.progress.Cancelled, KeyboardInterrupt
         If the user stopped.  The best model so far is in ``out``.
+    MemoryError
+        If the memory of the device does not suffice for the crops and batches.
     """
     several = [stack] if isinstance(stack, (np.ndarray, str, Path)) else list(stack)
     report = train_files(
@@ -178,11 +189,23 @@ def train_files(
     progress = progress or NoProgress()
     out = model_path(out)
     files = Beside(out)
-    files.check(resume=resume, overwrite=overwrite)
-    with files.lock():
+    with files.locked():
+        files.check(resume=resume, overwrite=overwrite)
         job = prepare(stacks, settings, fine_tune, progress)
+        if (
+            job.parent is not None
+            and job.parent.path is not None
+            and same_file(job.parent.path, out)
+        ):
+            raise ValueError(
+                f"fine_tune and out are the same file, {out}, which the training would replace: "
+                "choose another name for the new model."
+            )
         if resume:
             progress.message(f"Resuming from {files.checkpoint}.")
+        else:
+            # What an earlier training left must not be taken for this one's.
+            files.checkpoint.unlink(missing_ok=True)
         progress.message(job.described())
 
         def look(snapshot: training.Snapshot) -> None:
@@ -200,20 +223,32 @@ def train_files(
                 job.settings,
                 checkpoint=files.checkpoint,
                 resume=resume,
-                data=job.fingerprint,
+                data=job.data,
                 callback=look,
                 progress=progress,
             )
         except Cancelled as error:
             report = keep_best(files, job, "stopped", description, licence)
             raise Cancelled(
-                f"{error} It is kept in {report.model_path}; continue with --resume."
+                f"{error} The best model so far is that of step {report.best_step}, kept in "
+                f"{report.model_path}; continue with --resume (resume=True)."
             ) from error
         except training.Diverged as error:
             if not files.checkpoint.is_file():
                 raise
             report = keep_best(files, job, "diverged", description, licence)
             raise training.Diverged(f"{error} It is in {report.model_path}.") from error
+        except (KeyboardInterrupt, MemoryError, RuntimeError) as error:
+            kept = ""
+            if files.checkpoint.is_file():
+                report = keep_best(files, job, "stopped", description, licence)
+                kept = f" The best model so far is in {report.model_path}."
+            if is_out_of_memory(error):
+                raise MemoryError(
+                    f"Memory ran out with batches of {job.settings.batch} crops of "
+                    f"{job.settings.crop} px: choose a smaller batch or crop.{kept}"
+                ) from error
+            raise
         report = write_model(files, job, "finished", history, best, description, licence)
         files.checkpoint.unlink()
         return report
@@ -254,32 +289,33 @@ class Beside:
 
     def check(self, *, resume: bool, overwrite: bool) -> None:
         """Refuse to lose an existing model or an interrupted training."""
-        if not self.model.parent.is_dir():
-            raise FileNotFoundError(
-                f"The folder {self.model.parent} for the model does not exist: make it first."
-            )
         if resume:
             if not self.checkpoint.is_file():
                 raise FileNotFoundError(
                     f"There is no checkpoint {self.checkpoint} to resume from: start without "
-                    "--resume."
+                    "--resume (resume=True)."
                 )
             return
         if overwrite:
             return
         if self.checkpoint.exists():
             raise FileExistsError(
-                f"A training of {self.model} was interrupted: continue it with --resume, or "
-                "start again with --overwrite."
+                f"A training of {self.model} was interrupted: continue it with --resume "
+                "(resume=True), or start again with --overwrite (overwrite=True)."
             )
         if self.model.exists():
             raise FileExistsError(
                 f"The model {self.model} exists: choose another name, or replace it with "
-                "--overwrite."
+                "--overwrite (overwrite=True)."
             )
 
-    def lock(self) -> FileLock:
+    @contextmanager
+    def locked(self) -> Iterator[None]:
         """Keep a second training out of the same files."""
+        if not self.model.parent.is_dir():
+            raise FileNotFoundError(
+                f"The folder {self.model.parent} for the model does not exist: make it first."
+            )
         lock = FileLock(self.named(".lock"), blocking=False)
         try:
             lock.acquire()
@@ -288,7 +324,16 @@ class Beside:
                 f"Another training is writing {self.model} right now: wait for it, or choose "
                 "another name."
             ) from None
-        return lock
+        try:
+            yield
+        finally:
+            Path(lock.lock_file).unlink(missing_ok=True)
+            lock.release()
+
+
+def same_file(one: Path, other: Path) -> bool:
+    """Whether both names are those of one existing file."""
+    return one.exists() and other.exists() and one.samefile(other)
 
 
 def model_path(out: str | Path) -> Path:
@@ -316,7 +361,8 @@ class Job:
     settings: TrainSettings
     example: Batch
     stacks: tuple[TrainingStack, ...]
-    fingerprint: str
+    data: dict[str, str]
+    """Fingerprints of the training data and the model that is fine-tuned."""
     parent: Model | None
     asked: TrainSettings
     """The settings before anything was filled in."""
@@ -391,7 +437,7 @@ def prepare(
         resolved,
         sampler.example(SAMPLE_SIZE),
         tuple(data),
-        fingerprint(data, parent),
+        {TRAINING_DATA: fingerprint(data), PARENT: parent.hash if parent else ""},
         parent,
         asked,
     )
@@ -408,6 +454,11 @@ def with_architecture(settings: TrainSettings, parent: Model | None) -> TrainSet
                 f"{name} is {asked}, but the model to fine-tune, {parent.name}, has {has}: "
                 f"leave {name} out."
             )
+    if settings.edge and not parent.edge:
+        raise ValueError(
+            f"edge is asked for, but the model to fine-tune, {parent.name}, has no edge layer: "
+            "leave edge out."
+        )
     return replace(settings, units=parent.units, maps=parent.maps, edge=parent.edge)
 
 
@@ -429,32 +480,36 @@ def read_stacks(
     intensity: tuple[float, float] | None,
     progress: Progress,
 ) -> list[TrainingStack]:
-    """Read stacks into memory; every channel and time point is a stack of its own."""
+    """Read stacks into memory; every channel and time point is a stack of its own.
+
+    So is every run of slices without a gap: a triplet must never reach across what was left out.
+    """
     if not stacks:
         raise ValueError("No stack was given, but training needs at least one: name a file.")
-    budget = min(MEMORY_LIMIT, psutil.virtual_memory().available // 4) // len(stacks)
     read = []
     for source in stacks:
         with open_volume(source) as volume:
             for note in volume.notes:
                 progress.message(note)
             shape = volume.shape
+            parts = shape.c * shape.t
+            budget = MEMORY_LIMIT // (len(stacks) * parts)
             for channel in range(shape.c):
                 for time_point in range(shape.t):
-                    part = read_part(
-                        volume, channel, time_point, budget // (shape.c * shape.t), progress
-                    )
-                    span = grey_range(_InMemory(part), asked=intensity)
+                    name = volume.name
+                    if parts > 1:
+                        name += f" (channel {channel}, time {time_point})"
+                    runs = read_runs(volume, channel, time_point, budget, progress)
+                    span = grey_range(*(_InMemory(run) for run in runs), asked=intensity)
                     if span.constant:
                         raise ValueError(
-                            f"{volume.name} has the same grey value {span.low:g} everywhere, so "
-                            "there is nothing to learn: give another stack."
+                            f"{name} has the same grey value {span.low:g} everywhere, so there is "
+                            "nothing to learn: give another stack."
                         )
-                    name = volume.name
-                    if shape.c * shape.t > 1:
-                        name += f" (channel {channel}, time {time_point})"
-                    filled = without_invalid(part, name, progress)
-                    read.append(TrainingStack(filled, (span.low, span.high), name, volume.name))
+                    read += [
+                        TrainingStack(run, (span.low, span.high), name, volume.name)
+                        for run in without_invalid(runs, name, progress)
+                    ]
     return read
 
 
@@ -477,49 +532,64 @@ class _InMemory:
         return self.array[start:stop]
 
 
-def read_part(
+def read_runs(
     volume: Volume, channel: int, time_point: int, budget: int, progress: Progress
-) -> NDArray[Any]:
-    """Read a stack, or as many runs of its slices, evenly spread, as the budget holds."""
+) -> list[NDArray[Any]]:
+    """Read a stack whole, or as many runs of its slices, evenly spread, as the budget holds."""
     depth, height, width = volume.shape.z, volume.shape.y, volume.shape.x
-    slices = max(RUN, budget // (height * width * volume.dtype.itemsize))
-    if depth <= slices:
-        return volume.read(0, depth, channel=channel, time=time_point)
-    runs = slices // RUN
-    starts = np.linspace(0, depth - RUN, runs).astype(int)
+    count = max(1, budget // (height * width * volume.dtype.itemsize) // RUN)
+    if depth <= count * RUN:
+        return [volume.read(0, depth, channel=channel, time=time_point)]
     progress.message(
-        f"{volume.name} has {depth} slices; {runs * RUN} of them, {runs} runs of {RUN} spread over "
-        "its depth, fit into the memory for training data."
+        f"{volume.name} has {depth} slices; {count * RUN} of them, {count} runs of {RUN} spread "
+        "over its depth, fit into the memory for training data."
     )
-    return np.concatenate(
-        [volume.read(int(z), int(z) + RUN, channel=channel, time=time_point) for z in starts]
-    )
+    starts = np.linspace(0, depth - RUN, count).astype(int)
+    return [volume.read(int(z), int(z) + RUN, channel=channel, time=time_point) for z in starts]
 
 
-def without_invalid(stack: NDArray[Any], name: str, progress: Progress) -> NDArray[Any]:
-    """Fill NaN, infinite values and registration padding from the nearest valid pixels."""
-    filled = 0
-    result = stack
-    for z, image in enumerate(stack):
-        invalid = invalid_mask(image)
-        if invalid is None:
-            continue
-        if result is stack:
-            result = stack.copy()
-        filled += int(invalid.sum())
-        if not invalid.all():
-            result[z] = fill_invalid(image, invalid)
+def without_invalid(
+    runs: Sequence[NDArray[Any]], name: str, progress: Progress
+) -> list[NDArray[Any]]:
+    """Fill NaN, infinite values and padding; cut runs where a slice has no valid pixel at all."""
+    filled = empty = 0
+    result: list[NDArray[Any]] = []
+    for run in runs:
+        before = filled + empty
+        piece: list[NDArray[Any]] = []
+        pieces = [piece]
+        for image in run:
+            invalid = invalid_mask(image)
+            if invalid is None:
+                piece.append(image)
+            elif invalid.all():
+                empty += 1
+                pieces.append(piece := [])
+            else:
+                filled += int(invalid.sum())
+                piece.append(fill_invalid(image, invalid))
+        changed = filled + empty > before
+        result += [np.stack(p) for p in pieces if len(p) >= 3] if changed else [run]
     if filled:
         progress.message(
             f"{name}: {filled} pixels are NaN, infinite or black border; they are filled from "
             "their neighbours for training."
         )
+    if empty:
+        progress.message(
+            f"{name}: {empty} slices have no valid pixel (NaN, infinite or black); they and what "
+            "is left of fewer than 3 slices between them are left out."
+        )
+    if not result:
+        raise ValueError(
+            f"{name} has no 3 adjacent slices with valid pixels: check the file that was given."
+        )
     return result
 
 
-def fingerprint(stacks: Sequence[TrainingStack], parent: Model | None) -> str:
-    """Return a hash of the data, and of the model that is fine-tuned."""
-    digest = hashlib.sha256((parent.hash if parent else "").encode())
+def fingerprint(stacks: Sequence[TrainingStack]) -> str:
+    """Return a hash of the training data."""
+    digest = hashlib.sha256()
     for stack in stacks:
         digest.update(f"{stack.array.shape} {stack.array.dtype} {stack.intensity}".encode())
         for image in stack.array:
@@ -574,7 +644,10 @@ def denoised_sample(
 
 
 def keep_best(files: Beside, job: Job, ended: str, description: str, licence: str) -> TrainReport:
-    """Write the best model in the checkpoint of a training that did not finish."""
+    """Write the best model in the checkpoint of a training that did not finish.
+
+    Before the first validation that is the present one.
+    """
     header, tensors = training.read_checkpoint(files.checkpoint)
     history = training.History(
         tensors["history.losses"].tolist(),
@@ -582,12 +655,11 @@ def keep_best(files: Beside, job: Job, ended: str, description: str, licence: st
         [(int(step), float(error)) for step, error in header["validation"]],
         header["seconds"],
     )
-    best = {
-        name.removeprefix("best."): tensor
-        for name, tensor in tensors.items()
-        if name.startswith("best.")
+    kept = "average." if history.best is None else "best."
+    state = {
+        name.removeprefix(kept): tensor for name, tensor in tensors.items() if name.startswith(kept)
     }
-    return write_model(files, job, ended, history, best, description, licence)
+    return write_model(files, job, ended, history, state, description, licence)
 
 
 def write_model(
@@ -600,8 +672,7 @@ def write_model(
     licence: str,
 ) -> TrainReport:
     """Write the model with its card."""
-    assert history.best is not None
-    best_step, best_error = history.best
+    best_step, best_error = history.best or (history.step, None)
     network = NRRN(job.network.units, job.network.maps, job.network.edge)
     network.load_state_dict(best)
     settings = job.settings
@@ -623,7 +694,7 @@ def write_model(
                 }
                 for stack in job.stacks
             ],
-            "data_sha256": job.fingerprint,
+            "data_sha256": job.data[TRAINING_DATA],
             "noise": noise if any(noise.values()) else None,
             "settings": asdict(settings),
             "fine_tuned_from": (
@@ -653,5 +724,5 @@ def write_model(
         best_step=best_step,
         best_error=best_error,
         seconds=history.seconds,
-        files=(files.curve, files.losses, files.sample),
+        files=tuple(f for f in (files.curve, files.losses, files.sample) if f.exists()),
     )

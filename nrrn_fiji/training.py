@@ -14,7 +14,7 @@ import copy
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -68,6 +68,12 @@ CPU = {"units": 3, "maps": 32, "crop": 64, "batch": 8, "rate": 1e-3, "steps": 30
 GPU = {"units": 4, "maps": 64, "crop": 128, "batch": 16, "rate": 5e-4, "steps": 20000}
 
 EVERYWHERE = {"schedule": "cosine", "clip": 1.0, "average": 0.999, "levels": "spread"}
+
+VALIDATIONS = 40
+"""How often a training is validated, unless that would be more than every 25 steps."""
+
+SAVE_SECONDS = 300
+"""A training that is killed loses no more than this."""
 
 VALIDATION_CROPS = 40
 VALIDATION_SIZE = 96
@@ -152,6 +158,15 @@ def resolve(
         name: value for name, value in values.items() if getattr(settings, name) is None
     }
     resolved = replace(settings, **left_out, device=str(device), precision=precision)
+    synthetic = resolved.poisson is not None or resolved.gaussian is not None
+    if resolved.objective == "masked" and resolved.rescale is not None and not synthetic:
+        if settings.rescale is not None:
+            raise ValueError(
+                f"rescale is {settings.rescale} and objective is masked, but rescaling a noisy "
+                "stack makes its noise alike from pixel to pixel, which masking would learn: "
+                "leave rescale out."
+            )
+        resolved = replace(resolved, rescale=None)
     if resolved.objective == "clean" and resolved.poisson is None and resolved.gaussian is None:
         raise ValueError(
             "objective is clean, but no noise is asked for: give the range of poisson, of "
@@ -197,7 +212,7 @@ def train(
     *,
     checkpoint: Path,
     resume: bool = False,
-    data: str = "",
+    data: Mapping[str, str] | None = None,
     callback: Callable[[Snapshot], None] = lambda snapshot: None,
     validate_every: int | None = None,
     progress: Progress | None = None,
@@ -218,7 +233,8 @@ def train(
     resume
         Continue from ``checkpoint``.
     data
-        A fingerprint of the training data, kept in the checkpoint and compared on resuming.
+        Fingerprints of what the training stands on, by name (such as "training data"); kept in
+        the checkpoint and compared on resuming.
     callback
         Called after every validation.
     validate_every
@@ -236,11 +252,12 @@ def train(
     Diverged
         If the loss or a validation error is not finite.
     Cancelled
-        If the user stopped; the checkpoint is up to date.
+        If the user stopped; the checkpoint is up to date (there may be no validation yet).
     ValueError
         If the checkpoint is damaged or belongs to another training.
     """
     progress = progress or NoProgress()
+    data = dict(data or {})
     device = torch.device(settings.device or "cpu")
     network.to(device).to(memory_format=torch.channels_last).train().requires_grad_(True)
     average = copy.deepcopy(network).eval().requires_grad_(False)
@@ -251,9 +268,11 @@ def train(
         history, best_state = load_checkpoint(
             checkpoint, network, average, optimiser, settings, data
         )
-    every = validate_every or max(25, (settings.steps or 4000) // 40)
+    every = validate_every or max(25, (settings.steps or 0) // VALIDATIONS)
     validation = sampler.validation(VALIDATION_CROPS, VALIDATION_SIZE)
     clock = time.monotonic() - history.seconds
+    saved = time.monotonic()
+    next_part = 0.0
 
     def over() -> float:
         if settings.minutes is not None:
@@ -261,17 +280,27 @@ def train(
         assert settings.steps is not None
         return history.step / settings.steps
 
+    def due() -> bool:
+        """Whether to validate: every so many steps, or, by the clock, a part of the time."""
+        if settings.minutes is None or validate_every is not None:
+            return history.step % every == 0
+        last = history.validation[-1][0] if history.validation else 0
+        return history.step >= last + every and over() >= next_part
+
     def save() -> None:
+        nonlocal saved
+        saved = time.monotonic()
         history.seconds = time.monotonic() - clock
         save_checkpoint(
             checkpoint, network, average, optimiser, settings, data, history, best_state
         )
 
     def validate() -> None:
-        nonlocal best_state
+        nonlocal best_state, next_part
+        next_part = over() + 1 / VALIDATIONS
         error = validation_error(average, validation, settings)
         if not math.isfinite(error):
-            raise diverged(settings, history)
+            raise diverged(settings, history, "held-out error")
         history.validation.append((history.step, error))
         is_best = history.best == (history.step, error)
         if is_best:
@@ -280,39 +309,45 @@ def train(
                 for name, value in average.state_dict().items()
             }
         save()
-        callback(Snapshot(average, history, is_best, best_state))
+        callback(Snapshot(average, copy.deepcopy(history), is_best, best_state))
 
+    next_part = over() + 1 / VALIDATIONS
+    whole = True  # Whether weights, optimiser and history are those of the same step.
     with reproducible(), ThreadPoolExecutor(max_workers=1) as ahead:
         coming = ahead.submit(sampler.batch, history.step)
-        while over() < 1:
-            batch = coming.result()
-            coming = ahead.submit(sampler.batch, history.step + 1)
-            rate = learning_rate(settings, history.step, over())
-            for group in optimiser.param_groups:
-                group["lr"] = rate
-            loss = objective_value(network, batch, settings)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            if settings.clip:
-                nn.utils.clip_grad_norm_(network.parameters(), settings.clip)
-            value = loss.item()
-            if not math.isfinite(value):
-                raise diverged(settings, history)
-            optimiser.step()
-            follow(average, network, settings.average or 0.0, history.step)
-            history.losses.append(value)
-            history.rates.append(rate)
-            if history.step % every == 0:
-                validate()
-            tell(progress, settings, history, over())
-            if progress.cancelled:
-                if not best_state:
+        try:
+            while over() < 1:
+                batch = coming.result()
+                coming = ahead.submit(sampler.batch, history.step + 1)
+                rate = learning_rate(settings, history.step, over())
+                for group in optimiser.param_groups:
+                    group["lr"] = rate
+                loss = objective_value(network, batch, settings)
+                optimiser.zero_grad(set_to_none=True)
+                loss.backward()
+                if settings.clip:
+                    nn.utils.clip_grad_norm_(network.parameters(), settings.clip)
+                value = loss.item()
+                if not math.isfinite(value):
+                    raise diverged(settings, history, "loss")
+                whole = False
+                optimiser.step()
+                follow(average, network, settings.average or 0.0, history.step)
+                history.losses.append(value)
+                history.rates.append(rate)
+                whole = True
+                if due():
                     validate()
+                elif time.monotonic() > saved + SAVE_SECONDS:
+                    save()
+                tell(progress, settings, history, over())
+                if progress.cancelled:
+                    save()
+                    raise Cancelled(f"Stopped after {history.step} steps.")
+        except KeyboardInterrupt:
+            if whole:
                 save()
-                raise Cancelled(
-                    f"Stopped after {history.step} steps; the best model is that of step "
-                    f"{history.best[0] if history.best else history.step}."
-                )
+            raise
         if not history.validation or history.validation[-1][0] != history.step:
             validate()
         save()
@@ -365,15 +400,15 @@ def tell(progress: Progress, settings: TrainSettings, history: History, fraction
         progress.update(history.step, settings.steps or history.step, text)
 
 
-def diverged(settings: TrainSettings, history: History) -> Diverged:
-    """Return the sentence for a loss that is not finite."""
+def diverged(settings: TrainSettings, history: History, what: str) -> Diverged:
+    """Return the sentence for a loss or held-out error that is not finite."""
     kept = (
         f"the best model so far (step {history.best[0]}) is kept"
         if history.best is not None
         else "there was no good model yet to keep"
     )
     return Diverged(
-        f"The training diverged: the loss is not finite at step {history.step + 1}; {kept}. "
+        f"The training diverged: the {what} is not finite at step {history.step + 1}; {kept}. "
         f"Try rate={(settings.rate or 1e-3) / 3:.1g} and look for NaN or wrong grey ranges in the "
         "stack."
     )
@@ -397,7 +432,7 @@ def save_checkpoint(
     average: NRRN,
     optimiser: torch.optim.Adam,
     settings: TrainSettings,
-    data: str,
+    data: Mapping[str, str],
     history: History,
     best_state: dict[str, Tensor],
 ) -> None:
@@ -421,12 +456,15 @@ def save_checkpoint(
     header = json.dumps(
         {
             "settings": asdict(settings),
-            "data": data,
+            "data": dict(data),
             "validation": history.validation,
             "seconds": history.seconds,
         }
     )
     write_whole(path, save(tensors, {"nrrn.checkpoint": header}))
+
+
+HEADER = {"settings": dict, "data": dict, "validation": list, "seconds": float}
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -446,6 +484,9 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads(file.metadata()["nrrn.checkpoint"])
+            for name, kind in HEADER.items():
+                if not isinstance(header[name], kind):
+                    raise TypeError(f"{name} is not of type {kind.__name__}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return header, tensors
     except (SafetensorError, KeyError, TypeError, json.JSONDecodeError, OSError) as error:
@@ -461,7 +502,7 @@ def load_checkpoint(
     average: NRRN,
     optimiser: torch.optim.Adam,
     settings: TrainSettings,
-    data: str,
+    data: Mapping[str, str],
 ) -> tuple[History, dict[str, Tensor]]:
     """Put a checkpoint's state into network, average and optimiser; see :func:`train`."""
     header, tensors = read_checkpoint(path)
@@ -473,11 +514,12 @@ def load_checkpoint(
             + ", ".join(f"{name}={then.get(name)} (now {now[name]})" for name in changed)
             + ": ask for the same settings again, or start without resuming."
         )
-    if header["data"] != data:
-        raise ValueError(
-            f"The checkpoint {path} was made with other training data: give the same stacks, or "
-            "start without resuming."
-        )
+    for name in {**header["data"], **data}:
+        if header["data"].get(name) != data.get(name):
+            raise ValueError(
+                f"The checkpoint {path} was made with another {name}: give the same one, or start "
+                "without resuming."
+            )
 
     def part(prefix: str) -> dict[str, Tensor]:
         return {

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from nrrn_fiji.intensity import to_unit
 from nrrn_fiji.noise import add_noise, noise_variance
 
 __all__ = ["Batch", "SampleSettings", "TrainingStack", "TripletSampler", "mask_pixels"]
@@ -30,6 +31,9 @@ MASK_REACH = 2
 
 HELD_OUT = 0.1
 """Fraction of a stack that no training sample touches."""
+
+SMALLEST_STRIP = 16
+"""Least width in pixels of a part that is held out of every slice."""
 
 VALIDATION_STREAM = 1_000_003
 """Keeps the random numbers of validation apart from those of any step."""
@@ -54,7 +58,8 @@ class TrainingStack:
     Parameters
     ----------
     array
-        (Z, Y, X) adjacent slices, or (S, Y, X) scans of one slice; any real dtype.
+        (Z, Y, X) adjacent slices, or (S, Y, X) scans of one slice; a type that
+        :func:`nrrn_fiji.intensity.check_dtype` accepts.
     intensity
         Grey values that map to 0 and 1.
     name
@@ -103,7 +108,7 @@ def mask_pixels(
     Parameters
     ----------
     image
-        (H, W), at least 2 pixels along both axes.
+        (H, W), at least 4 pixels along both axes.
     fraction
         Expected fraction of pixels to replace, in (0, 1).
     rng
@@ -123,28 +128,25 @@ def mask_pixels(
     # One of the side² − 1 offsets around (0, 0): the middle one is skipped.
     offset = rng.integers(side * side - 1, size=y.size)
     offset += offset >= side * side // 2
-    other_y, other_x = y + offset // side - MASK_REACH, x + offset % side - MASK_REACH
-    # Mirrored at the border, on the border pixel, an offset never lands on its own origin: a pixel
-    # at 0 moved by −d arrives at +d.
-    other_y = mirror(other_y, height)
-    other_x = mirror(other_x, width)
     masked = image.copy()
-    masked[y, x] = image[other_y, other_x]
+    masked[y, x] = image[
+        step(y, offset // side - MASK_REACH, height), step(x, offset % side - MASK_REACH, width)
+    ]
     return masked, mask
 
 
-def mirror(index: NDArray[np.intp], size: int) -> NDArray[np.intp]:
-    """Reflect indices that lie outside 0 … size − 1 at the first and last pixel."""
-    index = np.abs(index)
-    return np.where(index >= size, 2 * (size - 1) - index, index).clip(0, size - 1)
+def step(index: NDArray[np.intp], by: NDArray[np.intp], size: int) -> NDArray[np.intp]:
+    """Move indices, the other way where that would leave 0 … size − 1: never to where they were."""
+    there = index + by
+    return np.where((there < 0) | (there >= size), index - by, there)
 
 
 def split(stack: TrainingStack, settings: SampleSettings) -> tuple[Box, Box]:
     """Divide a stack into a part to train on and a part that is held out.
 
     The last tenth of the slices (at least 3) is held out; where that would leave fewer than 6
-    slices to train on, and for repeated scans, a strip at the end of the longer side of every
-    slice.
+    slices to train on, and for repeated scans, a strip of a tenth (at least 16 pixels) at the end
+    of the longer side of every slice.
 
     Raises
     ------
@@ -171,11 +173,11 @@ def split(stack: TrainingStack, settings: SampleSettings) -> tuple[Box, Box]:
             Box(array[-held_slices:], stack.intensity),
         )
     longer = max(height, width)
-    strip = max(min(crop, longer - crop), round(longer * HELD_OUT))
-    if strip < 16 or longer - strip < crop:
+    strip = max(SMALLEST_STRIP, round(longer * HELD_OUT))
+    if longer - strip < crop:
         raise ValueError(
             f"{stack.name} has {depth} {what} of {width} x {height} px, which leaves no room "
-            f"to hold out a part beside crops of {crop} px: choose crop={max(16, longer // 2)} "
+            f"to hold out a part beside crops of {crop} px: choose crop={longer - strip} "
             "or smaller, or give more slices."
         )
     if width >= height:
@@ -280,7 +282,8 @@ class TripletSampler:
             return previous, centre, following, clean[1], weight
         if settings.objective == "masked" or place is not None:
             masked, mask = mask_pixels(centre, settings.mask, rng)
-            return previous, masked, following, centre, mask.astype(np.float32) / mask.mean()
+            weight = mask.astype(np.float32) / np.float32(mask.mean())
+            return previous, masked, following, centre, weight
         return previous, centre, following, centre, np.ones((1, 1), np.float32)
 
     def _cut(
@@ -314,8 +317,7 @@ class TripletSampler:
                     triplet = np.flip(triplet, axis)
             if rng.random() < 0.5:
                 triplet = np.swapaxes(triplet, 1, 2)
-        low, high = box.intensity
-        mapped = (triplet.astype(np.float32) - np.float32(low)) / np.float32(high - low)
+        mapped = to_unit(triplet, box.intensity)
         return resize(mapped, crop) if size != crop else np.ascontiguousarray(mapped)
 
     def _noise(

@@ -7,6 +7,7 @@ import pytest
 import tifffile
 
 from nrrn_fiji.noise_job import add_noise_file
+from nrrn_fiji.progress import Cancelled
 from nrrn_fiji.settings import NoiseSettings
 
 
@@ -84,3 +85,37 @@ def test_an_existing_file_is_kept_unless_overwriting_is_asked_for(tmp_path: Path
     assert (tmp_path / "out.tif").read_bytes() == b"precious"
     add_noise_file(grey(), tmp_path / "out.tif", NoiseSettings(gaussian=5.0), overwrite=True)
     assert tifffile.imread(tmp_path / "out.tif").shape == (4, 64, 64)
+
+
+class StopsAt:
+    """A user who cancels after a number of slices."""
+
+    def __init__(self, slices: int):
+        self.slices, self.done = slices, 0.0
+
+    def update(self, done: float, total: float, text: str = "") -> None:
+        self.done = done
+
+    def message(self, text: str) -> None:
+        pass
+
+    @property
+    def cancelled(self) -> bool:
+        return self.done >= self.slices
+
+
+def test_an_interrupted_run_goes_on_or_begins_again(tmp_path: Path) -> None:
+    weak, strong = NoiseSettings(gaussian=10.0), NoiseSettings(gaussian=20.0)
+    add_noise_file(grey(), tmp_path / "straight.tif", weak)
+    with pytest.raises(Cancelled, match="same command again"):
+        add_noise_file(grey(), tmp_path / "out.tif", weak, progress=StopsAt(2))
+    assert not (tmp_path / "out.tif").exists()
+    with pytest.raises(ValueError, match="--restart"):
+        add_noise_file(grey(), tmp_path / "out.tif", strong)
+    add_noise_file(grey(), tmp_path / "out.tif", weak)
+    straight = tifffile.imread(tmp_path / "straight.tif")
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "out.tif"), straight)
+    with pytest.raises(Cancelled):
+        add_noise_file(grey(), tmp_path / "new.tif", weak, progress=StopsAt(2))
+    add_noise_file(grey(), tmp_path / "new.tif", strong, restart=True)
+    assert tifffile.imread(tmp_path / "new.tif").std() > 1.5 * straight.std()

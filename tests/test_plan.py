@@ -38,7 +38,12 @@ def test_the_plan_keeps_to_the_budget(shape, megabytes):
 def test_more_depth_needs_no_more_memory():
     plans = [
         make_plan(
-            (depth, 1024, 1024), "uint8", strong_network(3), DenoiseSettings(device="cpu"), (0, 255)
+            (depth, 1024, 1024),
+            "uint8",
+            strong_network(3),
+            DenoiseSettings(device="cpu"),
+            (0, 255),
+            memory=2**30,
         )
         for depth in (64, 5120)
     ]

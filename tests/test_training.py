@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 
-from nrrn_fiji import training
+from nrrn_fiji import train_job, training
+from nrrn_fiji.cli import main
 from nrrn_fiji.models import load_model
 from nrrn_fiji.network import NRRN
 from nrrn_fiji.progress import Cancelled
@@ -82,9 +84,9 @@ def test_a_resumed_training_is_the_one_that_was_not_interrupted(tmp_path: Path) 
     straight, best, _ = run(tmp_path)
     broken = tmp_path / "broken"
     broken.mkdir()
-    for stop in (4, 9):  # In between validations, twice.
+    for stop in (2, 4, 9):  # Before the first validation, and in between validations.
         with pytest.raises(Cancelled):
-            run(broken, progress=StopAfter(stop), resume=stop > 4)
+            run(broken, progress=StopAfter(stop), resume=stop > 2)
     resumed, best_resumed, _ = run(broken, resume=True)
     assert resumed.losses == straight.losses
     assert resumed.rates == straight.rates
@@ -99,8 +101,8 @@ def test_resuming_with_other_settings_or_data_is_refused(tmp_path: Path) -> None
         run(tmp_path, progress=StopAfter(2))
     with pytest.raises(ValueError, match=r"rate=0.003 \(now 0.001\)"):
         run(tmp_path, replace(SMALL, rate=1e-3), resume=True)
-    with pytest.raises(ValueError, match="other training data"):
-        run(tmp_path, resume=True, data="another")
+    with pytest.raises(ValueError, match="another training data"):
+        run(tmp_path, resume=True, data={"training data": "other"})
 
 
 @pytest.mark.parametrize("content", [b"", b"\x10\0\0\0\0\0\0\0{}", b"nonsense" * 100])
@@ -112,7 +114,7 @@ def test_a_corrupt_checkpoint_is_refused(tmp_path: Path, content: bytes) -> None
 
 def test_the_best_of_all_validations_is_kept(tmp_path: Path) -> None:
     history, _, seen = run(tmp_path)
-    assert [s.history.step for s in seen] == [12] * 4  # One history, shown four times.
+    assert [snapshot.history.step for snapshot in seen] == [3, 6, 9, 12]
     assert [step for step, _ in history.validation] == [3, 6, 9, 12]
     lowest = min(history.validation, key=lambda pair: pair[1])
     assert history.best == lowest
@@ -182,6 +184,22 @@ def test_contradicting_settings_are_refused(settings: dict[str, object], message
         chosen(TrainSettings(**settings))  # type: ignore[arg-type]
 
 
+def test_rescaling_noise_that_is_to_be_masked_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"rescale is .* leave rescale out"):
+        chosen(TrainSettings(objective="masked", rescale=(0.5, 2.0)))
+    # The paper's preset rescales; with a masked centre it must not.
+    assert chosen(TrainSettings(preset="paper", objective="masked")).rescale is None
+    noisy = TrainSettings(objective="masked", rescale=(0.5, 2.0), gaussian=(5.0, 9.0))
+    assert chosen(noisy).rescale == (0.5, 2.0)
+
+
+@pytest.mark.parametrize("value", [25, (5,), (50, 1), "ab", (1, 2, 3)])
+def test_a_range_is_two_numbers_in_order(value: object) -> None:
+    with pytest.raises(ValueError, match=r"gaussian is .* two numbers"):
+        TrainSettings(gaussian=value)  # type: ignore[arg-type]
+    assert TrainSettings(gaussian=[5, 9]).gaussian == (5.0, 9.0)  # type: ignore[arg-type]
+
+
 def test_fp16_is_refused_for_training() -> None:
     with pytest.raises(ValueError, match='"fp32" or "bf16"'):
         resolve(TrainSettings(), device=CPU, precision="fp16", objective="masked")
@@ -218,7 +236,7 @@ def small(**more: object) -> dict[str, object]:
 
 def test_a_model_its_curve_and_a_sample_appear(tmp_path: Path) -> None:
     model = train(wavy(), tmp_path / "mine.safetensors", **small())
-    assert sorted(p.name for p in tmp_path.iterdir() if p.suffix != ".lock") == [
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
         "mine.loss.csv",
         "mine.loss.png",
         "mine.safetensors",
@@ -250,7 +268,7 @@ def test_ctrl_c_keeps_the_best_model_and_resuming_finishes_it(tmp_path: Path) ->
     with pytest.raises(Cancelled, match="continue with --resume"):
         train_files([wavy()], out, settings, progress=StopAfter(3))
     assert load_model(out).card["training"]["ended"] == "stopped"
-    with pytest.raises(FileExistsError, match="--resume, or start again with --overwrite"):
+    with pytest.raises(FileExistsError, match=r"--resume .*, or start again with --overwrite"):
         train_files([wavy()], out, settings)
     report = train_files([wavy()], out, settings, resume=True)
     assert report.steps == 6
@@ -303,6 +321,94 @@ def test_divergence_keeps_the_last_good_model(
     model = load_model(out)
     assert model.card["training"]["ended"] == "diverged"
     assert all(torch.isfinite(tensor).all() for tensor in model.network.state_dict().values())
+
+
+def test_divergence_at_once_does_not_publish_what_an_earlier_training_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "mine.safetensors"
+    with pytest.raises(Cancelled):
+        train(wavy(), out, progress=StopAfter(3), **small())
+    earlier = load_model(out).hash
+    monkeypatch.setattr(
+        training, "objective_value", lambda network, *_: next(network.parameters()).sum() * math.nan
+    )
+    with pytest.raises(Diverged, match="no good model yet"):
+        train(wavy(seed=9), out, overwrite=True, **small())
+    assert load_model(out).hash == earlier  # The old model itself is as it was.
+    assert not (tmp_path / "mine.checkpoint.safetensors").exists()
+
+
+def test_the_command_says_divergence_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        training, "objective_value", lambda network, *_: next(network.parameters()).sum() * math.nan
+    )
+    tifffile.imwrite(tmp_path / "in.tif", wavy())
+    words = ["train", tmp_path / "in.tif", "-o", tmp_path / "mine", "--steps", 3, "--crop", 16]
+    assert main([str(word) for word in [*words, "--device", "cpu", "--units", 1]]) == 1
+    said = capsys.readouterr().err
+    assert "The training diverged" in said and "report" not in said
+
+
+class Interrupts(StopAfter):
+    """A notebook's Ctrl-C, which arrives as an exception."""
+
+    @property
+    def cancelled(self) -> bool:
+        if self.done >= self.steps:
+            raise KeyboardInterrupt
+        return False
+
+
+def test_a_keyboard_interrupt_in_python_keeps_the_best_model(tmp_path: Path) -> None:
+    out = tmp_path / "mine.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        train(wavy(), out, progress=Interrupts(4), **small())
+    assert load_model(out).card["training"]["steps"] == 4
+    straight = train(wavy(), tmp_path / "straight", **small())
+    assert train(wavy(), out, resume=True, **small()).hash == straight.hash
+
+
+def test_running_out_of_memory_says_what_to_make_smaller(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    monkeypatch.setattr(training, "objective_value", full)
+    with pytest.raises(MemoryError, match="batches of 2 crops of 16 px: choose a smaller batch"):
+        train(wavy(), tmp_path / "mine", **small())
+
+
+def test_fine_tuning_into_the_same_file_is_refused(tmp_path: Path) -> None:
+    train(wavy(), tmp_path / "mine", **small(steps=1))
+    with pytest.raises(ValueError, match="fine_tune and out are the same file"):
+        train(
+            wavy(), tmp_path / "mine", fine_tune=tmp_path / "mine.safetensors", overwrite=True,
+            crop=16, batch=1, steps=1, device="cpu",
+        )  # fmt: skip
+
+
+def test_slices_without_valid_pixels_are_left_out_and_never_bridged(tmp_path: Path) -> None:
+    stack = wavy(30).astype(np.float32)
+    stack[12] = np.nan
+    progress = StopAfter(1000)
+    model = train(stack, tmp_path / "mine", progress=progress, **small(steps=3))
+    assert any("1 slices have no valid pixel" in message for message in progress.messages)
+    assert [part["shape"][0] for part in model.card["training"]["data"]] == [12, 17]
+
+
+def test_a_volume_above_the_memory_limit_is_read_in_runs_of_adjacent_slices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_job, "MEMORY_LIMIT", 40 * 40 * 40)
+    stack = wavy(200)
+    progress = StopAfter(1000)
+    model = train(stack, tmp_path / "mine", progress=progress, **small(steps=2))
+    assert any("32 of them, 2 runs of 16" in message for message in progress.messages)
+    assert [part["shape"] for part in model.card["training"]["data"]] == [[16, 40, 40]] * 2
 
 
 @pytest.mark.parametrize("objective", ["consensus", "masked", "clean"])
