@@ -35,7 +35,16 @@ from .settings import DenoiseSettings
 from .tiles import slabs
 from .volumes import Volume, VolumeShape, VolumeWriter, create_volume, open_volume, reopen_volume
 
-__all__ = ["DenoiseReport", "PlanReport", "StackSource", "denoise_file", "plan_file"]
+__all__ = [
+    "DenoiseJob",
+    "DenoiseReport",
+    "PlanReport",
+    "ShareOfProgress",
+    "StackSource",
+    "check_slices",
+    "denoise_file",
+    "plan_file",
+]
 
 ImageSource = str | Path | Sequence[str | Path] | NDArray[Any]
 ARGUMENTS = {"image": "out", "noise": "noise_out", "units": "units_out"}
@@ -299,7 +308,7 @@ class _Told:
             self.progress.message(text)
 
 
-class _Share:
+class ShareOfProgress:
     """Progress of one channel and time point as a share of the whole run."""
 
     def __init__(self, whole: Progress, before: int, total: int, text: str):
@@ -317,7 +326,7 @@ class _Share:
 
 
 @dataclass
-class _Job:
+class DenoiseJob:
     """What was asked for, opened and checked."""
 
     volume: Volume
@@ -327,7 +336,7 @@ class _Job:
     targets: dict[str, Path]
     plans: tuple[Plan, ...] = ()
 
-    def __enter__(self) -> _Job:
+    def __enter__(self) -> DenoiseJob:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -532,7 +541,7 @@ class _Job:
                     done=done,
                     want_noise="noise" in writers,
                     want_units="units" in writers,
-                    progress=_Share(progress, before + skipped, self.total, text),
+                    progress=ShareOfProgress(progress, before + skipped, self.total, text),
                 ):
                     _write(writers, block, block.start - first, channel, time_point)
                     part.mark(BlockKey(time_point, channel, (block.start - first) // depth))
@@ -586,7 +595,7 @@ def _open_job(
     noise_out: str | Path | None,
     units_out: str | Path | None,
     z_axis: str | None,
-) -> _Job:
+) -> DenoiseJob:
     """Open and check everything that can be checked before anything is written."""
     settings = DenoiseSettings() if settings is None else settings
     asked = {"image": out, "noise": noise_out, "units": units_out}
@@ -596,11 +605,11 @@ def _open_job(
     volume = open_volume(source, z_axis=z_axis)
     try:
         _check_outputs(source, targets)
-        _check_slices(slices, settings, volume)
+        check_slices(slices, settings, volume)
     except BaseException:
         volume.close()
         raise
-    return _Job(volume, loaded, settings, slices, targets)
+    return DenoiseJob(volume, loaded, settings, slices, targets)
 
 
 def _check_outputs(source: ImageSource, targets: dict[str, Path]) -> None:
@@ -621,7 +630,7 @@ def _check_outputs(source: ImageSource, targets: dict[str, Path]) -> None:
     check_distinct(inputs, {ARGUMENTS[kind]: path for kind, path in targets.items()})
 
 
-def _check_slices(slices: range | None, settings: DenoiseSettings, volume: Volume) -> None:
+def check_slices(slices: range | None, settings: DenoiseSettings, volume: Volume) -> None:
     """Refuse slices that the volume does not have, or that make no sense."""
     if slices is None:
         return

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..denoise_job import StackSource, _check_slices, _Job, _Share
+from ..denoise_job import DenoiseJob, ShareOfProgress, StackSource, check_slices
 from ..denoising import denoise_slabs
 from ..image import Volume
 from ..models import DEFAULT_MODEL, Model, load_model
@@ -87,12 +87,12 @@ def denoise_image(
     else:
         for note in volume.notes:
             progress.message(note)
-    _check_slices(slices, settings, volume)
+    check_slices(slices, settings, volume)
     titles = {"image": title_of(volume.name, "denoised")}
     if noise:
         titles["noise"] = title_of(volume.name, "noise")
     targets = {kind: Path(title) for kind, title in titles.items()}
-    job = _Job(volume, loaded, settings, slices, targets)
+    job = DenoiseJob(volume, loaded, settings, slices, targets)
     job.plans = job.make_plans()
     writers = {
         kind: writer(
@@ -113,7 +113,7 @@ def denoise_image(
             job.plans[channel],
             slices=slices,
             want_noise=noise,
-            progress=_Share(progress, number * len(job.written), job.total, text),
+            progress=ShareOfProgress(progress, number * len(job.written), job.total, text),
         ):
             start = block.start - job.written.start
             writers["image"].write(start, block.image, channel=channel, time=time)
