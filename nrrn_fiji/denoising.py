@@ -283,7 +283,9 @@ class _Run:
             self.tile = smaller
         elif self.device.type != "cpu":
             self.say(f"Memory ran out on {self.device} even with small tiles: going on on the CPU.")
-            self.device, self.precision = torch.device("cpu"), "fp32"
+            self.device = torch.device("cpu")
+            if self.precision == "fp16":  # which CPUs do not compute in
+                self.precision = "fp32"
             self.tile = max(CPU_TILE, self.plan.halo)
             self.engine = self._engine()
         else:

@@ -11,7 +11,7 @@ import pytest
 import tifffile
 import torch
 
-from nrrn_fiji import train_job, training
+from nrrn_fiji import training, training_data
 from nrrn_fiji.cli import main
 from nrrn_fiji.models import load_model
 from nrrn_fiji.network import NRRN
@@ -403,7 +403,7 @@ def test_slices_without_valid_pixels_are_left_out_and_never_bridged(tmp_path: Pa
 def test_a_volume_above_the_memory_limit_is_read_in_runs_of_adjacent_slices(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train_job, "MEMORY_LIMIT", 40 * 40 * 40)
+    monkeypatch.setattr(training_data, "MEMORY_LIMIT", 40 * 40 * 40)
     stack = wavy(200)
     progress = StopAfter(1000)
     model = train(stack, tmp_path / "mine", progress=progress, **small(steps=2))
