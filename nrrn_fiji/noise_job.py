@@ -22,9 +22,9 @@ from .noise import add_noise
 from .outputs import BlockKey, PartialOutput, check_distinct
 from .progress import Cancelled, NoProgress, Progress
 from .settings import NoiseSettings
-from .volumes import create_volume, open_volume, reopen_volume
+from .volumes import Volume, create_volume, open_volume, reopen_volume
 
-__all__ = ["NoiseReport", "add_noise_file"]
+__all__ = ["NoiseReport", "add_noise_file", "check_noise", "noise_spans", "noisy_slice"]
 
 
 @dataclass(frozen=True)
@@ -91,11 +91,7 @@ def add_noise_file(
     Cancelled
         If the user stopped; the message says what is kept.
     """
-    if settings.poisson is None and settings.gaussian is None:
-        raise ValueError(
-            "No noise was asked for: give poisson (a peak, such as 8), gaussian (a sigma, such as "
-            "25), or both."
-        )
+    check_noise(settings)
     progress = progress or NoProgress()
     out = Path(out)
     if isinstance(source, str | Path):
@@ -104,17 +100,7 @@ def add_noise_file(
         for note in volume.notes:
             progress.message(note)
         shape = volume.shape
-        spans = []
-        for c in range(shape.c):
-            span = grey_range(
-                *(StackSource(volume, c, t) for t in range(shape.t)), asked=settings.intensity
-            )
-            if span.constant:
-                raise ValueError(
-                    f"{volume.name} has the same grey value {span.low:g} everywhere, which gives "
-                    "noise no scale: give intensity=LO,HI."
-                )
-            spans.append(span)
+        spans = noise_spans(volume, settings)
         request = {
             "input image": volume.fingerprint(),
             "package version": __version__,
@@ -141,9 +127,7 @@ def add_noise_file(
                     if progress.cancelled:
                         again = " Run the same command again to go on." if part.finished else ""
                         raise Cancelled(f"Stopped: {part.kept()}{again}")
-                    image = volume.read(z, z + 1, channel=c, time=t)
-                    rng = np.random.default_rng([settings.seed, t, c, z])
-                    noisy = with_noise(image, (spans[c].low, spans[c].high), settings, rng)
+                    noisy = noisy_slice(volume, (t, c, z), spans[c], settings)
                     writer.write(z, noisy, channel=c, time=t)
                     writer.flush()
                     part.mark(BlockKey(t, c, z))
@@ -151,6 +135,45 @@ def add_noise_file(
             with part.no_space_said():
                 part.finish()
     return NoiseReport(out, len(planes), settings)
+
+
+def check_noise(settings: NoiseSettings) -> None:
+    """Refuse settings that ask for no noise at all."""
+    if settings.poisson is None and settings.gaussian is None:
+        raise ValueError(
+            "No noise was asked for: give poisson (a peak, such as 8), gaussian (a sigma, such as "
+            "25), or both."
+        )
+
+
+def noise_spans(volume: Volume, settings: NoiseSettings) -> list[tuple[float, float]]:
+    """Return the grey values that count as 0 and 1, per channel.
+
+    Raises
+    ------
+    ValueError
+        If a channel has one grey value only.
+    """
+    spans = []
+    for c in range(volume.shape.c):
+        sources = [StackSource(volume, c, t) for t in range(volume.shape.t)]
+        span = grey_range(*sources, asked=settings.intensity)
+        if span.constant:
+            raise ValueError(
+                f"{volume.name} has the same grey value {span.low:g} everywhere, which gives "
+                "noise no scale: give intensity=LO,HI."
+            )
+        spans.append((span.low, span.high))
+    return spans
+
+
+def noisy_slice(
+    volume: Volume, place: tuple[int, int, int], span: tuple[float, float], settings: NoiseSettings
+) -> NDArray[Any]:
+    """Return the slice at (time, channel, slice) with its noise, (1, Y, X) of the same type."""
+    t, c, z = place
+    image = volume.read(z, z + 1, channel=c, time=t)
+    return with_noise(image, span, settings, np.random.default_rng([settings.seed, *place]))
 
 
 def with_noise(

@@ -12,16 +12,18 @@ from typing import Any
 
 import numpy as np
 
+from .. import noise_job
 from ..denoise_job import DenoiseJob, ShareOfProgress, StackSource, check_slices
 from ..denoising import denoise_slabs
 from ..image import Volume
 from ..models import DEFAULT_MODEL, Model, load_model
-from ..progress import NoProgress, Progress
-from ..settings import DenoiseSettings
+from ..noise_job import check_noise, noise_spans, noisy_slice
+from ..progress import Cancelled, NoProgress, Progress
+from ..settings import DenoiseSettings, NoiseSettings
 from .datasets import ImgPlusVolume, ImgPlusWriter
 from .images import ImagePlusVolume, ImagePlusWriter, volume_of
 
-__all__ = ["DenoisedImage", "denoise_image"]
+__all__ = ["DenoisedImage", "denoise_image", "noisy_image"]
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,52 @@ def denoise_image(
     progress.update(job.total, job.total)
     made = {kind: writers[kind].finish() for kind in writers}
     return DenoisedImage(made["image"], made.get("noise"), job.total)
+
+
+def noisy_image(image: Any, settings: NoiseSettings, *, progress: Progress | None = None) -> Any:
+    """Add synthetic noise to an image of ImageJ or ImageJ2; the pixels of ``nrrn add-noise``.
+
+    Parameters
+    ----------
+    image
+        As for :func:`denoise_image`.
+    settings
+        Which noise.
+
+    Returns
+    -------
+    image
+        A new one of the same kind and type that is not shown yet.
+
+    Raises
+    ------
+    ValueError
+        If the image cannot be used, or no noise is asked for.
+    MemoryError
+        If the result does not fit into Java's memory.
+    Cancelled
+        When the user stops; no image is made then.
+    """
+    progress = NoProgress() if progress is None else progress
+    volume = volume_of(image)
+    check_noise(settings)
+    spans = noise_spans(volume, settings)
+    title = title_of(volume.name, "noisy")
+    made = writer(
+        volume,
+        title=title,
+        dtype=None,
+        slices=range(volume.shape.z),
+        provenance=noise_job.provenance(volume.name, settings),
+    )
+    places = list(np.ndindex(volume.shape[:3]))
+    for number, (time, channel, z) in enumerate(places):
+        if progress.cancelled:
+            raise Cancelled("Stopped: every image is as it was.")
+        noisy = noisy_slice(volume, (time, channel, z), spans[channel], settings)
+        made.write(z, noisy, channel=channel, time=time)
+        progress.update(number + 1, len(places))
+    return made.finish()
 
 
 def title_of(name: str, what: str) -> str:

@@ -93,7 +93,8 @@ def image(java: Any, title: str) -> Any:
     ],
 )
 def test_macro_options(text: str, expected: dict[str, Any]) -> None:
-    from nrrn_fiji.fiji.plugin import entries, parse_macro_options
+    from nrrn_fiji.fiji.entries import entries
+    from nrrn_fiji.fiji.macro_options import parse_macro_options
 
     assert parse_macro_options(text, entries()[0].options, "Denoise Stack...") == expected
 
@@ -111,7 +112,8 @@ def test_macro_options(text: str, expected: dict[str, Any]) -> None:
     ],
 )
 def test_options_that_are_not_understood(text: str, message: str) -> None:
-    from nrrn_fiji.fiji.plugin import entries, parse_macro_options
+    from nrrn_fiji.fiji.entries import entries
+    from nrrn_fiji.fiji.macro_options import parse_macro_options
 
     with pytest.raises(ValueError, match=message):
         parse_macro_options(text, entries()[0].options, "Denoise Stack...")
@@ -122,7 +124,8 @@ def test_every_setting_is_a_macro_key_and_every_label_begins_with_its_key(app: j
 
     import jpype
 
-    from nrrn_fiji.fiji.plugin import entries, label_of
+    from nrrn_fiji.fiji.dialogs import label_of
+    from nrrn_fiji.fiji.entries import entries
     from nrrn_fiji.settings import DenoiseSettings
 
     options = entries()[0].options
@@ -301,7 +304,7 @@ def test_an_image_in_use_is_left_alone_and_an_error_lets_go_of_it(
 def test_esc_stops_and_leaves_every_image_as_it_was(
     app: jvm.ImageJ, java: Any, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nrrn_fiji.fiji import plugin as module
+    from nrrn_fiji.fiji import tasks as module
     from nrrn_fiji.progress import Cancelled
 
     seen = []
@@ -322,7 +325,7 @@ def test_esc_stops_and_leaves_every_image_as_it_was(
 
 
 def test_progress_is_shown_and_esc_of_earlier_is_forgotten(app: jvm.ImageJ, java: Any) -> None:
-    from nrrn_fiji.fiji.plugin import ImageJProgress
+    from nrrn_fiji.fiji.tasks import ImageJProgress
 
     java("ij.IJ").setKeyDown(java("java.awt.event.KeyEvent").VK_ESCAPE)
     progress = ImageJProgress(app, "Denoise")
@@ -336,7 +339,7 @@ def test_progress_is_shown_and_esc_of_earlier_is_forgotten(app: jvm.ImageJ, java
 
 @pytest.mark.fiji
 def test_fijis_window_of_tasks_shows_the_job_and_its_red_x_cancels(app: jvm.ImageJ) -> None:
-    from nrrn_fiji.fiji.plugin import ImageJProgress
+    from nrrn_fiji.fiji.tasks import ImageJProgress
 
     progress = ImageJProgress(app, "Denoise")
     progress.update(10, 40, "")

@@ -1,0 +1,261 @@
+"""ImageJ's own dialogs, derived from the options of a command.
+
+A dialog asks for what a macro can give, begins with the declared defaults (never with what was
+typed last time: a macro must not depend on history), tells the Recorder, and may say beneath what
+the present values mean.  This module must never do what a dialog asks for.
+
+Source: ``ij.gui.GenericDialog`` of ImageJ 1.54p.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from html import escape
+from typing import Any
+
+import jpype
+
+from ..commands import Kind, Option
+from ..models import DEFAULT_MODEL, known_models
+from .images import volume_of
+from .macro_options import CHOSEN, NONE, parse_value
+from .plugin import Entry, message_of
+
+__all__ = ["Form", "OpenImage", "choices_of", "label_of", "show_dialog", "watched"]
+
+SECONDS_BETWEEN_LOOKS = 0.25
+WIDTH_OF_NOTE = 70
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenImage(Option):
+    """An option whose value is the title of an open image."""
+
+    kind: Kind = Kind.TEXT
+
+
+def label_of(option: Option, imp: Any = None) -> str:
+    """Return the label of an option: ImageJ takes the first word for the macro key.
+
+    Parameters
+    ----------
+    imp
+        The image that the dialog is for; with it, the label says what that has.
+    """
+    name = option.name[0].upper() + option.name[1:]
+    if option.kind is Kind.SLICES and imp is not None:
+        return f"{name} (1-{volume_of(imp).shape.z}, all when empty)"
+    words = [] if option.label.lower() == option.name.lower() else [option.label.lower()]
+    words += [option.unit] if option.unit and option.unit not in option.label.lower() else []
+    return f"{name} ({', '.join(words)})" if words else name
+
+
+def choices_of(option: Option) -> list[str] | None:
+    """Return what a list offers, or None if the option is typed in."""
+    if option.kind is Kind.MODEL:
+        names = [entry.name for entry in known_models() if not entry.problem]
+        return names if option.required or option.default is not None else [NONE, *names]
+    if isinstance(option, OpenImage):
+        titles = [str(title) for title in jpype.JClass("ij.WindowManager").getImageTitles()]
+        return titles if option.required else [NONE, *titles]
+    if option.name == "device":
+        return [CHOSEN, *devices()]
+    if option.choices is None:
+        return None
+    first = [CHOSEN] if option.default is None else []
+    return first + [str(choice) for choice in option.choices]
+
+
+def devices() -> list[str]:
+    """Return the names of the devices of this machine that can compute."""
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    apple = ["mps"] if torch.backends.mps.is_available() else []
+    return ["cpu", *apple, *(f"cuda:{number}" if number else "cuda" for number in range(count))]
+
+
+class Form:
+    """The fields of a dialog, for a set of options.
+
+    Parameters
+    ----------
+    dialog
+        The ``ij.gui.GenericDialog``.
+    options
+        Which fields it gets.
+    start
+        Values to begin with, where these are not the defaults.
+    imp
+        The image that it is for, if any.
+    """
+
+    def __init__(
+        self, dialog: Any, options: Sequence[Option], start: Mapping[str, Any], imp: Any = None
+    ):
+        self.dialog = dialog
+        self.options = tuple(options)
+        self._choices: dict[str, list[str]] = {}
+        for option in self.options:
+            value = start.get(option.name, option.default)
+            label = label_of(option, imp)
+            choices = choices_of(option)
+            if option.kind is Kind.FLAG:
+                dialog.addCheckbox(label, bool(value))
+            elif choices:
+                text = str(value) if value is not None else choices[0]
+                if option.kind is Kind.MODEL and text not in choices and DEFAULT_MODEL in choices:
+                    text = DEFAULT_MODEL
+                dialog.addChoice(label, choices, text if text in choices else choices[0])
+                self._choices[option.name] = choices
+            else:
+                dialog.addStringField(label, as_text(value), 14)
+
+    def texts(self) -> tuple[str, ...]:
+        """Return what the fields hold at the moment, one text per option."""
+        strings = iter(self.dialog.getStringFields() or ())
+        choices = iter(self.dialog.getChoices() or ())
+        boxes = iter(self.dialog.getCheckboxes() or ())
+
+        def text(option: Option) -> str:
+            if option.kind is Kind.FLAG:
+                return str(bool(next(boxes).getState())).lower()
+            if option.name in self._choices:
+                return str(next(choices).getSelectedItem())
+            return str(next(strings).getText())
+
+        return tuple(text(option) for option in self.options)
+
+    def parsed(self, texts: Sequence[str]) -> dict[str, Any]:
+        """Return the values that texts stand for, without those left to their defaults.
+
+        Raises
+        ------
+        ValueError
+            If a value is not understood.
+        """
+        values = {
+            option.name: parse_value(option, text)
+            for option, text in zip(self.options, texts, strict=True)
+        }
+        return {name: value for name, value in values.items() if value is not None}
+
+    def values(self) -> dict[str, Any]:
+        """Return the values of a dialog that was confirmed, and tell the Recorder."""
+        texts = []
+        for option in self.options:
+            if option.kind is Kind.FLAG:
+                texts.append(str(bool(self.dialog.getNextBoolean())).lower())
+            elif option.name in self._choices:
+                texts.append(str(self.dialog.getNextChoice()))
+            else:
+                texts.append(str(self.dialog.getNextString()))
+        return self.parsed(texts)
+
+
+def as_text(value: Any) -> str:
+    """Return a value as it is typed."""
+    if value is None:
+        return ""
+    if isinstance(value, tuple):
+        return ",".join(f"{number:g}" for number in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def help_of(entry: Entry) -> str:
+    """Return the page behind a dialog's button Help."""
+    rows = (
+        f"<p><b>{escape(label_of(option))}</b><br>{escape(option.help)}</p>"
+        for option in entry.options
+        if not option.expert
+    )
+    more = ", ".join(option.name for option in entry.options if option.expert)
+    macros = f"<p>Macros can also give: {more}.</p>" if more else ""
+    return f"<html><h3>{escape(entry.summary)}</h3>{''.join(rows)}{macros}</html>"
+
+
+def show_dialog(entry: Entry, imp: Any) -> dict[str, Any] | None:
+    """Ask the user with ImageJ's own dialog, which also tells the Recorder.
+
+    Parameters
+    ----------
+    imp
+        The image that it is for; None if it needs none.
+
+    Returns
+    -------
+    dict or None
+        Values by option name; None if the user closed the dialog.
+
+    Raises
+    ------
+    ValueError
+        If the image cannot be used, or a value is not understood.
+    """
+    if imp is not None:
+        volume_of(imp)  # refused before anything is asked
+    dialog = jpype.JClass("ij.gui.GenericDialog")(entry.label.rstrip("."))
+    start = {} if entry.start is None else entry.start(imp)
+    form = Form(dialog, [option for option in entry.options if not option.expert], start, imp)
+    dialog.addHelp(help_of(entry))
+    note = entry.note
+    if note is None:
+        dialog.showDialog()
+    else:
+        dialog.addMessage(" " * WIDTH_OF_NOTE)
+        line = dialog.getMessage()
+
+        def say(texts: tuple[str, ...], stale: Callable[[], bool]) -> None:
+            try:
+                text = note(imp, form.parsed(texts))
+            except Exception as error:
+                text = message_of(error)
+            if not stale():
+                line.setText(shortened(text))
+
+        with watched(form.texts, say):
+            dialog.showDialog()
+    return None if dialog.wasCanceled() else form.values()
+
+
+def shortened(text: str) -> str:
+    """Return a text that fits into a dialog's note."""
+    return text if len(text) <= 2 * WIDTH_OF_NOTE else text[: 2 * WIDTH_OF_NOTE - 1] + "…"
+
+
+@contextmanager
+def watched(
+    look: Callable[[], Any], changed: Callable[[Any, Callable[[], bool]], None]
+) -> Iterator[None]:
+    """Call ``changed`` now, and whenever what ``look`` returns has changed and come to rest.
+
+    It is called on a thread of its own, with what was seen and a function that says whether that
+    is out of date by now, so that long work can be given up.  The thread has ended on leaving.
+    """
+    over = threading.Event()
+
+    def stale(acted: Any) -> bool:
+        return over.is_set() or look() != acted
+
+    def run() -> None:
+        acted: Any = None
+        before: Any = None
+        while not over.is_set():
+            seen = look()
+            if seen != acted and (acted is None or seen == before):
+                acted = seen
+                changed(seen, partial(stale, seen))
+            before = seen
+            over.wait(SECONDS_BETWEEN_LOOKS)
+
+    thread = threading.Thread(target=run, name="nrrn-dialog", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

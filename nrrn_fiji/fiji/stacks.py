@@ -1,0 +1,121 @@
+"""Commands that make a new stack from the open one: Denoise Stack… and Add Noise….
+
+The work is that of the command line, so settings, pixels and records are the same.  This module
+must never change the image it is given, and never show a result that is not whole.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import jpype
+
+from ..commands import Kind, Option, find_command
+from ..models import DEFAULT_MODEL, load_model
+from ..reports import readable_time
+from ..settings import DenoiseSettings
+from .images import volume_of
+from .plugin import Entry, Plugin, options_of, unused_title
+
+__all__ = ["add_noise_entry", "denoise_entry"]
+
+# What a run into files needs and a run on the open image does not.
+FILE_OPTIONS = ("source", "out", "noise_out", "units_out", "overwrite", "restart")
+NOISE_TO_BEGIN_WITH = 25.0
+
+
+def denoise_entry() -> Entry:
+    """Return Denoise Stack…"""
+    command = find_command("denoise")
+    noise = Option(
+        name="noise",
+        label="Show removed noise",
+        help="Also show what was taken away: input - output, 32-bit.",
+        kind=Kind.FLAG,
+        default=False,
+    )
+    return Entry(
+        label="Denoise Stack...",
+        key="denoise",
+        summary=command.summary,
+        options=(*options_of(command, *FILE_OPTIONS), noise),
+        check=command.make_settings,
+        run=denoise,
+        note=time_needed,
+    )
+
+
+def denoise(plugin: Plugin, values: dict[str, Any]) -> None:
+    """Denoise the open image into a new window."""
+    from .jobs import denoise_image
+
+    imp = plugin.current_image()
+    begun = time.monotonic()
+    with plugin.working_on(imp, "Denoise") as progress:
+        made = denoise_image(
+            imp,
+            values.get("model", DEFAULT_MODEL),
+            find_command("denoise").make_settings(values),
+            slices=values.get("slices"),
+            noise=values.get("noise", False),
+            z_axis=values.get("z_axis"),
+            progress=progress,
+        )
+    for result in (made.noise, made.image):  # the image last: it is then the active one
+        show(result)
+    done = "1 slice" if made.slices == 1 else f"{made.slices} slices"
+    jpype.JClass("ij.IJ").showStatus(f"Denoised {done} in {time.monotonic() - begun:.1f} s")
+
+
+def show(result: Any) -> None:
+    """Show a new image under a title of its own; nothing for None."""
+    if result is not None:
+        result.setTitle(unused_title(str(result.getTitle())))
+        result.show()
+
+
+def time_needed(imp: Any, values: dict[str, Any]) -> str:
+    """Return how long denoising an image would take, from timing one tile."""
+    from ..denoise_job import check_slices
+    from ..denoising import estimate_seconds
+    from ..device import choose_device, describe
+    from ..plan import make_plan
+
+    settings: DenoiseSettings = find_command("denoise").make_settings(values)
+    volume = volume_of(imp)
+    if (axis := values.get("z_axis")) is not None:
+        volume.reinterpret(axis)
+    slices = values.get("slices")
+    check_slices(slices, settings, volume)
+    network = load_model(values.get("model", DEFAULT_MODEL)).network
+    plan = make_plan(volume.shape[2:], volume.dtype, network, settings, (0.0, 1.0))
+    count = volume.shape.z if slices is None else len(slices)
+    stacks = volume.shape.c * volume.shape.t
+    seconds = estimate_seconds(network, plan, count) * stacks
+    images = "1 slice" if count * stacks == 1 else f"{count * stacks} slices"
+    return f"About {readable_time(seconds)} for {images} on {describe(choose_device(plan.device))}."
+
+
+def add_noise_entry() -> Entry:
+    """Return Add Noise…"""
+    command = find_command("add-noise")
+    return Entry(
+        label="Add Noise...",
+        key="add-noise",
+        summary=command.summary,
+        options=options_of(command, *FILE_OPTIONS),
+        check=command.make_settings,
+        run=add_noise,
+        start=lambda imp: {"gaussian": NOISE_TO_BEGIN_WITH},
+    )
+
+
+def add_noise(plugin: Plugin, values: dict[str, Any]) -> None:
+    """Show the open image with synthetic noise in a new window."""
+    from .jobs import noisy_image
+
+    imp = plugin.current_image()
+    with plugin.working_on(imp, "Add Noise") as progress:
+        made = noisy_image(imp, find_command("add-noise").make_settings(values), progress=progress)
+    show(made)
