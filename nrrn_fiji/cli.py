@@ -207,7 +207,7 @@ def click_command(command: Command) -> TableCommand:
             if is_closed_pipe(error):
                 raise
             return console.failure(error)
-        return 0
+        return getattr(report, "exit_code", 0)
 
     many = {option.name for option in command.options if option.many}
     return TableCommand(command, params, run)

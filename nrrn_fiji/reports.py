@@ -39,6 +39,8 @@ class Report:
     data: dict[str, Any]
     table: Table | None = None
     """Shown above the summary."""
+    exit_code: int = 0
+    """What the ``nrrn`` command ends with; for findings that a script should act on."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return ``data``."""

@@ -7,6 +7,7 @@ had happened.  This module must never exit the process and never swallow what a 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,12 @@ from ..models import DEFAULT_MODEL, Model
 from ..progress import Cancelled
 from ..reports import Report
 from ..settings import DenoiseSettings
+from .batch import install_attempt
 from .jobs import denoise_image
 from .jvm import ImageJ, adopt, start
-from .plugin import add_menu, install
+from .ops import register_ops
+from .plugin import MENU, add_menu, install
+from .scripts import our_macro
 
 __all__ = ["denoise", "macro_file", "register", "run_macro", "show", "wait_until_quit"]
 
@@ -40,8 +44,16 @@ def register(ij: Any) -> ImageJ:
         For :func:`run_macro`.
     """
     app = adopt(ij)
-    install(app)
+    install_all(app)
     return app
+
+
+def install_all(app: ImageJ) -> None:
+    """Add to a running ImageJ everything that it can take: commands, the batch call, ops."""
+    install(app)
+    install_attempt(app)
+    if app.gateway is not None:
+        register_ops(app.gateway)
 
 
 def denoise(ij: Any, image: Any, model: str | Path | Model = DEFAULT_MODEL, **settings: Any) -> Any:
@@ -79,16 +91,60 @@ def show(app: ImageJ) -> None:
         jpype.JClass("ij.ImageJ")()
     window = jpype.JClass("ij.IJ").getInstance()
     window.exitWhenQuitting(False)
+    install_all(app)
+    scripts = take_out_menu()
     add_menu(install(app), window)
+    put_into_menu(scripts)
+
+
+def our_menu() -> tuple[Any, Any]:
+    """Return the menu Plugins and, if there is one, the menu NRRN in it."""
+    bar = jpype.JClass("ij.Menus").getMenuBar()
+    menus = [bar.getMenu(number) for number in range(bar.getMenuCount())]
+    plugins = next(menu for menu in menus if menu.getLabel() == "Plugins")
+    items = [plugins.getItem(number) for number in range(plugins.getItemCount())]
+    return plugins, next((item for item in items if item.getLabel() == MENU), None)
+
+
+def take_out_menu() -> list[Any]:
+    """Take out the menu that Fiji made for installed scripts, and return what was in it."""
+    plugins, found = our_menu()
+    if found is None:
+        return []
+    items = [found.getItem(number) for number in range(found.getItemCount())]
+    plugins.remove(found)
+    return items
+
+
+def put_into_menu(items: Sequence[Any]) -> None:
+    """Put installed scripts back behind the commands; none that a command already is."""
+    _, ours = our_menu()
+    labels = {_plain(ours.getItem(number).getLabel()) for number in range(ours.getItemCount())}
+    for item in items:
+        if _plain(item.getLabel()) not in labels:
+            ours.add(item)
+
+
+def _plain(label: Any) -> str:
+    return str(label).rstrip(". …")
 
 
 def wait_until_quit() -> None:
-    """Return when the user has quit ImageJ."""
-    while jpype.JClass("ij.IJ").getInstance() is not None:
-        time.sleep(SECONDS_BETWEEN_LOOKS)
+    """Return when the user has quit ImageJ.
+
+    Ctrl-C is taken as quitting, so that ImageJ asks about images that are not saved.
+    """
+    imagej = jpype.JClass("ij.IJ")
+    while True:
+        try:
+            while imagej.getInstance() is not None:
+                time.sleep(SECONDS_BETWEEN_LOOKS)
+            return
+        except KeyboardInterrupt:
+            imagej.getInstance().quit()
 
 
-def run_macro(app: ImageJ, text: str, argument: str = "") -> str | None:
+def run_macro(app: ImageJ, text: str, argument: str = "", *, quiet: bool = False) -> str | None:
     """Run an ImageJ macro in batch mode and return what it returns.
 
     Parameters
@@ -99,6 +155,8 @@ def run_macro(app: ImageJ, text: str, argument: str = "") -> str | None:
         The macro.
     argument
         What its ``getArgument()`` gives.
+    quiet
+        Show no dialog about an error, even where there is a screen.
 
     Raises
     ------
@@ -107,9 +165,13 @@ def run_macro(app: ImageJ, text: str, argument: str = "") -> str | None:
     Cancelled
         If an NRRN command in it was stopped.
     """
+    install_all(app)
     plugin = install(app)
     plugin.error = None
     interpreter = jpype.JClass("ij.macro.Interpreter")()
+    if quiet:
+        interpreter.setIgnoreErrors(True)
+        jpype.JClass("ij.IJ").redirectErrorMessages(True)
     value: Any = None
     try:
         value = interpreter.run(text, argument)
@@ -151,7 +213,7 @@ def macro_file(
     Parameters
     ----------
     path
-        The macro (``.ijm`` or ``.txt``).
+        The macro (``.ijm`` or ``.txt``), or the name of one that came with this package.
     argument
         What its ``getArgument()`` gives.
     fiji, imagej, memory
@@ -164,6 +226,8 @@ def macro_file(
     RuntimeError
         If the macro fails.
     """
+    if not path.exists():
+        path = our_macro(str(path)) or path
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

@@ -31,10 +31,13 @@ __all__ = [
     "ImageJ",
     "Java",
     "adopt",
+    "cached_imagej",
     "check_fiji",
     "fetch_imagej",
     "find_fiji",
     "find_java",
+    "has_screen",
+    "lacks_windows",
     "look_for_java",
     "remember_fiji",
     "remembered_fiji",
@@ -361,6 +364,15 @@ def fetch_imagej() -> list[Path]:
     )
 
 
+def cached_imagej() -> bool:
+    """Whether plain ImageJ was fetched before, so that it starts without a network."""
+    from jgo.config import GlobalSettings
+
+    group, artifact, version = _coordinate(ENDPOINTS[0])
+    folder = GlobalSettings.load().cache_dir / "envs" / Path(*group.split(".")) / artifact
+    return any(folder.glob(f"*/*/{artifact}-{version}.jar"))
+
+
 def _coordinate(endpoint: str) -> tuple[str, str, str]:
     group, artifact, version = endpoint.split(":")
     return group, artifact, version
@@ -491,17 +503,27 @@ def _jars_of(fiji: Path) -> list[Path]:
     return sorted(jars)
 
 
+def has_screen() -> bool:
+    """Whether windows can be shown; only X11 tells beforehand."""
+    return platform.system() != "Linux" or bool(os.environ.get("DISPLAY"))
+
+
 def _check_screen() -> None:
-    if platform.system() == "Linux" and not os.environ.get("DISPLAY"):
+    if not has_screen():
         raise RuntimeError(
             "There is no screen to show ImageJ on (the environment variable DISPLAY is not set). "
             "Log in with a desktop, or run a macro without a screen: nrrn macro FILE."
         )
 
 
+def lacks_windows(java: Java) -> bool:
+    """Whether a Java came without its window library, as some packages of Linux do."""
+    return platform.system() == "Linux" and not list(java.home.glob("**/libawt_xawt.so"))
+
+
 def _check_toolkit(java: Java) -> None:
     """Refuse a Java without its window library, which fails much later and says little."""
-    if platform.system() == "Linux" and not list(java.home.glob("**/libawt_xawt.so")):
+    if lacks_windows(java):
         raise RuntimeError(
             f"The Java in {java.home} cannot show windows (a headless installation). Install a "
             "full one (on Debian and Ubuntu the package openjdk-17-jre), or set JAVA_HOME to one."
