@@ -17,7 +17,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .app import denoise, macro_file, register, run_macro
+    from .app import denoise, macro_file, register, run_command, run_macro
     from .jvm import ImageJ, find_fiji, find_java, running, start
 
 __all__ = [
@@ -27,13 +27,14 @@ __all__ = [
     "find_java",
     "macro_file",
     "register",
+    "run_command",
     "run_macro",
     "running",
     "start",
 ]
 
 _MODULES = {
-    "app": ("denoise", "macro_file", "register", "run_macro"),
+    "app": ("denoise", "macro_file", "register", "run_command", "run_macro"),
     "jvm": ("ImageJ", "find_fiji", "find_java", "running", "start"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

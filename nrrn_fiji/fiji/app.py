@@ -19,12 +19,20 @@ from ..reports import Report
 from ..settings import DenoiseSettings
 from .batch import install_attempt
 from .jobs import denoise_image
-from .jvm import ImageJ, adopt, start
+from .jvm import ImageJ, adopt, running, start
 from .ops import register_ops
 from .plugin import MENU, add_menu, install
 from .scripts import our_macro
 
-__all__ = ["denoise", "macro_file", "register", "run_macro", "show", "wait_until_quit"]
+__all__ = [
+    "denoise",
+    "macro_file",
+    "register",
+    "run_command",
+    "run_macro",
+    "show",
+    "wait_until_quit",
+]
 
 
 SECONDS_BETWEEN_LOOKS = 0.2
@@ -57,14 +65,15 @@ def install_all(app: ImageJ) -> None:
 
 
 def denoise(ij: Any, image: Any, model: str | Path | Model = DEFAULT_MODEL, **settings: Any) -> Any:
-    """Denoise an image of ImageJ or ImageJ2 and return a new one of the same kind.
+    """Denoise an image of ImageJ, ImageJ2 or PyImageJ and return a new one of the same kind.
 
     Parameters
     ----------
     ij
         PyImageJ's gateway.
     image
-        ``ij.ImagePlus``, ``net.imagej.Dataset`` or ``net.imagej.ImgPlus``.
+        ``ij.ImagePlus``, ``net.imagej.Dataset``, ``net.imagej.ImgPlus``, or an
+        ``xarray.DataArray`` as ``ij.py.from_java`` gives.
     model
         A name, a file, or a loaded model.
     **settings
@@ -97,6 +106,23 @@ def show(app: ImageJ) -> None:
     put_into_menu(scripts)
 
 
+def run_command(context: Any, name: str) -> None:
+    """Run a command of the menu, as the scripts of a Fiji in Python mode do.
+
+    Parameters
+    ----------
+    context
+        The script's ``org.scijava.Context``.
+    name
+        As in the menu, "Denoise Stack..." say.
+    """
+    app = running()
+    if app is None:
+        app = adopt(jpype.JClass("net.imagej.ImageJ")(context))
+    install_all(app)
+    jpype.JClass("ij.IJ").run(name)
+
+
 def our_menu() -> tuple[Any, Any]:
     """Return the menu Plugins and, if there is one, the menu NRRN in it."""
     bar = jpype.JClass("ij.Menus").getMenuBar()
@@ -123,6 +149,8 @@ def put_into_menu(items: Sequence[Any]) -> None:
     for item in items:
         if _plain(item.getLabel()) not in labels:
             ours.add(item)
+        else:
+            jpype.JClass("ij.Menus").getCommands().remove(item.getLabel())
 
 
 def _plain(label: Any) -> str:

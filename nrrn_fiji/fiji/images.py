@@ -23,6 +23,7 @@ import jpype
 import numpy as np
 
 from ..image import Array, ImageMetadata, Volume, VolumeShape, VolumeWriter, provenance_line
+from .xarrays import XarrayVolume, is_xarray
 
 __all__ = [
     "ImagePlusVolume",
@@ -57,12 +58,12 @@ SIGNED_LINES = {"cf", "c0", "c1"}
 
 
 def volume_of(image: Any) -> Volume:
-    """Return an image of ImageJ or ImageJ2 as a volume.
+    """Return an image of ImageJ, ImageJ2 or PyImageJ as a volume.
 
     Parameters
     ----------
     image
-        ``ij.ImagePlus``, ``net.imagej.Dataset`` or ``net.imagej.ImgPlus``.
+        ``ij.ImagePlus``, ``net.imagej.Dataset``, ``net.imagej.ImgPlus`` or ``xarray.DataArray``.
 
     Raises
     ------
@@ -71,6 +72,8 @@ def volume_of(image: Any) -> Volume:
     ValueError
         If it holds no grey values (RGB, masks), or no image any more.
     """
+    if is_xarray(image):
+        return XarrayVolume(image)
     if isinstance(image, jpype.JClass("ij.ImagePlus")):
         return ImagePlusVolume(image)
     from .datasets import ImgPlusVolume, is_img_plus
@@ -79,7 +82,7 @@ def volume_of(image: Any) -> Volume:
         return ImgPlusVolume(image)
     raise TypeError(
         f"image is of type {type(image).__name__}, but accepted are ij.ImagePlus, "
-        "net.imagej.Dataset and net.imagej.ImgPlus: convert it first."
+        "net.imagej.Dataset, net.imagej.ImgPlus and xarray.DataArray: convert it first."
     )
 
 

@@ -22,6 +22,7 @@ from ..progress import Cancelled, NoProgress, Progress
 from ..settings import DenoiseSettings, NoiseSettings
 from .datasets import ImgPlusVolume, ImgPlusWriter
 from .images import ImagePlusVolume, ImagePlusWriter, volume_of
+from .xarrays import XarrayVolume, XarrayWriter
 
 __all__ = ["DenoisedImage", "denoise_image", "noisy_image"]
 
@@ -191,6 +192,8 @@ def writer(
     """Return the writer for a result of the same kind as its source."""
     if isinstance(like, ImagePlusVolume):
         return ImagePlusWriter(like, title=title, dtype=dtype, slices=slices, provenance=provenance)
+    if isinstance(like, XarrayVolume):
+        return XarrayWriter(like, title=title, dtype=dtype, slices=slices, provenance=provenance)
     assert isinstance(like, ImgPlusVolume)
     if len(slices) != like.shape.z:
         raise ValueError(
