@@ -7,7 +7,6 @@ one of them.  This module must never guess the order of slices by time: natural 
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ import imageio.v3 as imageio
 import numpy as np
 from numpy.typing import NDArray
 
+from .files import sync_folder
 from .image import ImageMetadata, Volume, VolumeShape, VolumeWriter
 from .intensity import check_dtype
 from .tiff import TiffVolume, stem
@@ -38,10 +38,12 @@ TIFF_SUFFIXES = (".tif", ".tiff")
 SLICE_SUFFIXES = (*TIFF_SUFFIXES, ".png", ".bmp", ".jpg", ".jpeg")
 
 
-def natural_order(path: Path) -> list[tuple[int, int | str]]:
+def natural_order(path: Path) -> tuple[list[tuple[int, int | str]], str]:
     """Return a sorting key that puts slice2 before slice10."""
     parts = re.split(r"(\d+)", path.name)
-    return [(0, int(part)) if part.isdecimal() else (1, part.lower()) for part in parts]
+    # s1, s01 and s001 are one in natural order; their text decides, never the disk.
+    key = [(0, int(part)) if part.isdecimal() else (1, part.lower()) for part in parts]
+    return key, str(path)
 
 
 def slices_in(folder: Path) -> list[Path]:
@@ -272,8 +274,12 @@ def create_folder(
     slices: range,
     same_values: bool,
     provenance: dict[str, Any] | None,
+    channel_names: tuple[str, ...] | None = None,
 ) -> FolderWriter:
-    """Lay out a folder of single-slice TIFFs, each with what its input slice said."""
+    """Lay out a folder of single-slice TIFFs, each with what its input slice said.
+
+    Where several channels are made of each of the input's, those of one follow each other.
+    """
     files = output_files(folder, like, shape, slices)
     folder.mkdir(parents=True)
     single = VolumeShape(1, 1, 1, shape.y, shape.x)
@@ -281,10 +287,16 @@ def create_folder(
         t, z, c = np.unravel_index(i, (shape.t, shape.z, shape.c))
         said = like.slice_metadata(
             slices[int(z)],
-            channel=min(int(c), like.shape.c - 1),
+            channel=min(int(c) // max(1, shape.c // like.shape.c), like.shape.c - 1),
             time=min(int(t), like.shape.t - 1),
         )
-        one = said.selected(single, single, range(1), same_values=same_values)
+        one = said.selected(
+            single,
+            single,
+            range(1),
+            same_values=same_values,
+            channel_names=None if channel_names is None else channel_names[int(c) :][:1],
+        )
         create_tiff(
             file,
             one,
@@ -294,8 +306,5 @@ def create_folder(
             slices=range(1),
             provenance=provenance,
         )
-    descriptor = os.open(folder, os.O_RDONLY) if os.name == "posix" else None
-    if descriptor is not None:
-        os.fsync(descriptor)
-        os.close(descriptor)
+    sync_folder(folder)
     return FolderWriter(folder, shape, dtype, files)

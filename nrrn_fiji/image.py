@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import struct
 import threading
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
@@ -35,6 +36,8 @@ W = TypeVar("W", bound="VolumeWriter")
 
 PROVENANCE = "nrrn: "
 # Lines of an ImageJ description that say how grey values are shown or calibrated.
+# Where a stored selection of ImageJ says to which plane it belongs; C and Z in a second header.
+ROI_HEADER, ROI_POSITION, ROI_HEADER2, ROI_C, ROI_Z = 64, 56, 60, 4, 8
 VALUE_KEYS = ("min", "max", "cf", "vunit", *(f"c{i}" for i in range(10)))
 
 
@@ -132,6 +135,13 @@ class ImageMetadata:
     colormap: NDArray[np.uint16] | None = None
     tags: tuple[tuple[int, int, int, bytes], ...] = ()
 
+    @property
+    def has_imagej_entries(self) -> bool:
+        """Whether there is anything that ImageJ keeps in a tag of its own; provenance is not."""
+        info = [line for line in self.info.splitlines() if not line.startswith(PROVENANCE)]
+        others = (self.labels, self.luts, self.ranges, self.properties, self.overlays)
+        return any(others) or bool(info or self.roi or self.plot)
+
     def reinterpreted(self, shape: VolumeShape, axis: str) -> ImageMetadata:
         """Return what remains true when ``axis`` ("T" or "C") is read as depth.
 
@@ -181,11 +191,16 @@ class ImageMetadata:
         if self.labels:
             planes = np.array(self.labels, dtype=object).reshape(like.t, like.z, like.c)
             planes = planes[:, list(slices)]
-            if not same_channels and like.c == 1 and shape.t == like.t:
-                planes = np.repeat(planes, shape.c, axis=2)
-            elif not same_channels:
+            if shape.t != like.t or shape.c % like.c:
                 planes = planes[:0]
+            else:
+                planes = np.repeat(planes, shape.c // like.c, axis=2)
             changes["labels"] = tuple(planes.ravel())
+        if len(slices) < like.z or not same_channels:
+            roi, overlays = self.roi, self.overlays
+            changes["roi"] = None if roi is None else moved_roi(roi, slices, same_channels)
+            moved = (moved_roi(overlay, slices, same_channels) for overlay in overlays)
+            changes["overlays"] = tuple(overlay for overlay in moved if overlay is not None)
         if not same_channels:
             changes.update(luts=(), channel_names=())
         if channel_names is not None:
@@ -219,6 +234,46 @@ def _shift_origin(line: str, start: int) -> str:
         return f"zorigin={float(value) - start!r}"
     except ValueError:
         return line
+
+
+def moved_roi(roi: bytes, slices: range, same_channels: bool = True) -> bytes | None:
+    """Return an ImageJ selection for an image that holds ``slices`` of the one it was drawn on.
+
+    Parameters
+    ----------
+    roi
+        As ImageJ stores it.  Positions count from 1, and 0 stands for every slice.
+    slices
+        Which slices are held.
+    same_channels
+        False if the channels are others: the selection is then shown on all of them.
+
+    Returns
+    -------
+    bytes or None
+        None if it belongs to a slice that is not held.
+
+    Notes
+    -----
+    Source: ImageJ's ``ij.io.RoiDecoder`` (offsets; big-endian) and ``ij.gui.ImageCanvas``
+    (``POSITION`` means the slice wherever an image has depth).
+    """
+    if roi[:4] != b"Iout" or len(roi) < ROI_HEADER:
+        return roi
+    data = bytearray(roi)
+    (second,) = struct.unpack_from(">i", data, ROI_HEADER2)
+    places = [ROI_POSITION]
+    if ROI_HEADER <= second <= len(data) - 16:
+        places.append(second + ROI_Z)
+        if not same_channels:
+            struct.pack_into(">i", data, second + ROI_C, 0)
+    for place in places:
+        (position,) = struct.unpack_from(">i", data, place)
+        if position > 0:
+            if position - 1 not in slices:
+                return None
+            struct.pack_into(">i", data, place, position - slices.start)
+    return bytes(data)
 
 
 class Volume(ABC):
@@ -349,10 +404,9 @@ class Volume(ABC):
             "luts": said.luts[channel : channel + 1],
             "ranges": said.ranges[2 * channel : 2 * channel + 2],
             "channel_names": said.channel_names[channel : channel + 1],
-            "lines": said.selected(
-                shape, shape._replace(c=0, z=1), range(z, z + 1), same_values=True
-            ).lines,
         }
+        alone = said.selected(shape, shape._replace(c=0, z=1), range(z, z + 1), same_values=True)
+        changes.update(lines=alone.lines, roi=alone.roi, overlays=alone.overlays)
         if said.ome_xml is not None:
             # The XML describes the whole stack; as Info of every plane it stays readable.
             changes.update(ome_xml=None, info=said.info or said.ome_xml, resolution=None)

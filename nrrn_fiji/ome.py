@@ -175,6 +175,7 @@ def rewrite(
             pixels.remove(plane)
         else:
             plane.set("TheZ", str(slices.index(z)))
+    _move_regions(root, space, image, slices, (shape.t, shape.c) == (like.t, like.c))
     if provenance is not None:
         _annotate(root, space, image, json.dumps(provenance))
     return _text(root, xml)
@@ -254,20 +255,24 @@ def _pixel_type(dtype: str) -> str:
 def _parse(xml: str) -> tuple[Element, str]:
     """Return the root element and its namespace in braces."""
     try:
-        # A declaration may name an encoding that no longer holds for decoded text.
-        text = xml[xml.index("?>") + 2 :] if xml.lstrip().startswith("<?xml") else xml
-        root = ElementTree.fromstring(text.strip().strip("\0"))
+        root = ElementTree.fromstring(_undeclared(xml))
     except (ElementTree.ParseError, ValueError) as error:
         raise ValueError(f"its OME-XML is not well-formed: {error}") from error
     return root, root.tag[: root.tag.index("}") + 1] if "}" in root.tag else ""
+
+
+def _undeclared(xml: str) -> str:
+    """Return XML without its declaration, whose encoding does not hold for decoded text."""
+    text = xml[xml.index("?>") + 2 :] if xml.lstrip().startswith("<?xml") else xml
+    return text.strip().strip("\0")
 
 
 def _text(root: Element, original: str) -> str:
     """Return XML with the prefixes that the original used."""
     space = root.tag[1 : root.tag.index("}")] if "}" in root.tag else ""
     if original:
-        text = original[original.index("<", original.find("?>") + 2) :].strip("\0")
-        for _, (prefix, uri) in ElementTree.iterparse(io.StringIO(text), events=("start-ns",)):
+        text = io.StringIO(_undeclared(original))
+        for _, (prefix, uri) in ElementTree.iterparse(text, events=("start-ns",)):
             if prefix and not prefix.startswith("ns") and uri != space:
                 ElementTree.register_namespace(prefix, uri)
     if space:
@@ -303,6 +308,31 @@ def _keep_only(root: Element, space: str, image: Element) -> None:
             for child in parent.findall(f"{space}ImageRef"):
                 if child.get("ID") == other.get("ID"):
                     parent.remove(child)
+
+
+def _move_regions(
+    root: Element, space: str, image: Element, slices: range, same_channels: bool
+) -> None:
+    """Let regions of interest follow their slices; those of slices that are left out go."""
+    for region in root.findall(f"{space}ROI"):
+        union = region.find(f"{space}Union")
+        shapes = [] if union is None else list(union)
+        for shape in shapes:
+            if not same_channels:
+                shape.attrib.pop("TheC", None)
+            z = shape.get("TheZ")
+            if z is None:
+                continue
+            assert union is not None
+            if int(z) in slices:
+                shape.set("TheZ", str(slices.index(int(z))))
+            else:
+                union.remove(shape)
+        if shapes and union is not None and not len(union):
+            root.remove(region)
+            for reference in image.findall(f"{space}ROIRef"):
+                if reference.get("ID") == region.get("ID"):
+                    image.remove(reference)
 
 
 def _annotate(root: Element, space: str, image: Element, value: str) -> None:

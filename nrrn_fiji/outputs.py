@@ -33,6 +33,8 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
+from .files import sync_folder
+
 __all__ = ["BlockKey", "PartialOutput", "check_distinct", "free_space", "readable_size"]
 
 STATE, JOURNAL, LOCK, REPLACED = "state.json", "finished", "lock", "replaced"
@@ -449,7 +451,7 @@ class PartialOutput(contextlib.AbstractContextManager["PartialOutput"]):
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, self.folder / STATE)
-        _sync_folder(self.folder)
+        sync_folder(self.folder)
 
     def _read_journal(self) -> set[BlockKey]:
         try:
@@ -601,21 +603,7 @@ def _rename(source: Path, target: Path) -> None:
             _remove(beside)
             raise
         _remove(source)
-    _sync_folder(target.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make renames in a folder survive a power cut, where the system can."""
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network disks cannot
-            raise
-    finally:
-        os.close(handle)
+    sync_folder(target.parent)
 
 
 def _allocated(folder: Path) -> int:

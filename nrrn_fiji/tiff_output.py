@@ -72,7 +72,7 @@ def create_tiff(
     if metadata.ome_xml is not None or large or is_ome_name(path):
         description = _ome_description(path, metadata, like, shape, dtype, slices, provenance)
         # ImageJ's own entries travel in OME-TIFF, too: they hold what OME has no place for.
-        keep_entries = metadata.kind != "ome" or bool(metadata.labels or metadata.luts)
+        keep_entries = metadata.kind != "ome" or metadata.has_imagej_entries
     else:
         description = _imagej_description(metadata, shape).encode("latin-1")
         keep_entries = True

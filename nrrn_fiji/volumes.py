@@ -270,6 +270,7 @@ def create_volume(
     if size > free:
         raise disk_full(path, f"it needs {size / 1e9:.3g} GB, and {free / 1e9:.3g} GB are free")
     same_values = same_values and kind == like.dtype
+    names = None if channel_names is None else tuple(channel_names)
     if not path.suffix:
         return create_folder(
             path,
@@ -279,8 +280,8 @@ def create_volume(
             slices=slices,
             same_values=same_values,
             provenance=provenance,
+            channel_names=names,
         )
-    names = None if channel_names is None else tuple(channel_names)
     metadata = like.metadata.selected(
         like.shape, shape, slices, same_values=same_values, channel_names=names
     )

@@ -7,7 +7,9 @@ is proved by our own reader alone.
 from __future__ import annotations
 
 import errno
+import os
 import shutil
+import stat
 import struct
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nrrn_fiji import tiff_output
+from nrrn_fiji.folders import natural_order
 from nrrn_fiji.volumes import (
     Volume,
     VolumeShape,
@@ -558,6 +561,135 @@ def test_imagej_metadata_travel_into_ome(tmp_path: Path) -> None:
         assert 'K="finterval">2.0<' in volume.metadata.ome_xml
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ROI", b"Iout\x00\xe3 a selection"),
+        ("Overlays", [b"Iout first", b"Iout second one"]),
+        ("Properties", {"key": "value"}),
+        ("Ranges", (5.0, 99.0)),
+        ("Plot", b"a plot"),
+        ("Info", "Made by hand"),
+    ],
+)
+def test_imagej_entries_survive_a_second_pass_through_ome(
+    tmp_path: Path, name: str, value: Any
+) -> None:
+    save(tmp_path / "in.tif", ramp((4, 5, 6)), imagej=True, metadata={"axes": "ZYX", name: value})
+    copy(tmp_path / "in.tif", tmp_path / "out.ome.tif")
+    copy(tmp_path / "out.ome.tif", tmp_path / "again.ome.tif")
+    with tifffile.TiffFile(tmp_path / "again.ome.tif") as out:
+        assert out.is_ome
+        entry = out.pages[0].tags[50839].value[name]
+    assert entry.startswith(value) if name == "Info" else entry == value
+
+
+def test_an_ome_tiff_gets_no_imagej_entries_for_provenance_alone(tmp_path: Path) -> None:
+    save(tmp_path / "in.ome.tif", ramp((4, 5, 6)), metadata={"axes": "ZYX"})
+    copy(tmp_path / "in.ome.tif", tmp_path / "out.ome.tif")
+    copy(tmp_path / "out.ome.tif", tmp_path / "again.ome.tif")
+    with tifffile.TiffFile(tmp_path / "again.ome.tif") as out:
+        assert 50839 not in out.pages[0].tags
+
+
+def selection(position: int, c: int = 0, z: int = 0, t: int = 0) -> bytes:
+    """A rectangle as ImageJ's RoiEncoder stores it."""
+    header = bytearray(64)
+    struct.pack_into(">4shBxhhhh", header, 0, b"Iout", 227, 1, 1, 1, 3, 3)
+    struct.pack_into(">ii", header, 56, position, 64)
+    return bytes(header) + struct.pack(">iiii", 0, c, z, t).ljust(64, b"\0")
+
+
+def test_selections_follow_the_slices(tmp_path: Path) -> None:
+    overlays = [selection(p) for p in (0, 1, 4, 6)]
+    overlays += [selection(0, c=2, z=z, t=1) for z in (2, 3, 5)]
+    imagej_file(
+        tmp_path / "in.tif", ramp((2, 6, 3, 5, 6)), ROI=selection(0, z=4), Overlays=overlays
+    )
+    copy(tmp_path / "in.tif", tmp_path / "out.tif", slices=range(2, 5))
+    with tifffile.TiffFile(tmp_path / "out.tif") as out:
+        meta = out.imagej_metadata
+    expected = [selection(0), selection(2), *(selection(0, c=2, z=z, t=1) for z in (1, 3))]
+    assert [bytes(overlay) for overlay in meta["Overlays"]] == expected
+    assert meta["ROI"] == selection(0, z=2)
+    copy(tmp_path / "in.tif", tmp_path / "last.tif", slices=range(5, 6))
+    with tifffile.TiffFile(tmp_path / "last.tif") as last:
+        assert "ROI" not in last.imagej_metadata
+        # A single overlay is not a list to tifffile's reader of a file with one.
+        assert last.imagej_metadata["Overlays"] == [selection(0), selection(1)]
+
+
+def test_selections_on_one_channel_are_shown_on_all_others_made_of_it(tmp_path: Path) -> None:
+    imagej_file(tmp_path / "in.tif", ramp((1, 4, 2, 5, 6)), Overlays=[selection(0, c=2, z=3)] * 2)
+    with open_volume(tmp_path / "in.tif") as volume:
+        shape = volume.shape._replace(c=6)
+        create_volume(tmp_path / "out.tif", volume, shape=shape).close()
+    with tifffile.TiffFile(tmp_path / "out.tif") as out:
+        assert out.imagej_metadata["Overlays"] == [selection(0, z=3)] * 2
+
+
+def test_slices_of_a_folder_have_their_own_selections(tmp_path: Path) -> None:
+    overlays = [selection(1), selection(3), selection(0)]
+    imagej_file(tmp_path / "in.tif", ramp((1, 4, 1, 5, 6)), ROI=selection(4), Overlays=overlays)
+    copy(tmp_path / "in.tif", tmp_path / "out")
+    with tifffile.TiffFile(tmp_path / "out" / "in_0002.tif") as out:
+        assert out.imagej_metadata["Overlays"] == [selection(1), selection(0)]
+        assert "ROI" not in out.imagej_metadata
+
+
+def test_ome_regions_follow_the_slices(tmp_path: Path) -> None:
+    regions = "".join(
+        f'<ROI ID="ROI:{i}"><Union><Rectangle ID="Shape:{i}" X="0" Y="0" Width="1" Height="1"{z}/>'
+        "</Union></ROI>"
+        for i, z in enumerate(["", ' TheZ="1"', ' TheZ="3"', ' TheZ="5"'])
+    )
+    xml = (
+        f'<OME xmlns="{OME[1:-1]}"><Image ID="Image:0"><Pixels ID="Pixels:0" '
+        'DimensionOrder="XYZCT" Type="uint16" SizeX="6" SizeY="5" SizeZ="6" SizeC="1" SizeT="1">'
+        '<TiffData IFD="0" PlaneCount="6"/></Pixels><ROIRef ID="ROI:1"/><ROIRef ID="ROI:2"/>'
+        f"</Image>{regions}</OME>"
+    )
+    save(tmp_path / "in.ome.tif", ramp((6, 5, 6)), description=xml, metadata=None, ome=False)
+    copy(tmp_path / "in.ome.tif", tmp_path / "out.ome.tif", slices=range(2, 5))
+    with tifffile.TiffFile(tmp_path / "out.ome.tif") as out:
+        root = ElementTree.fromstring(out.ome_metadata)
+    found = {r.get("ID"): r.find(f"{OME}Union/{OME}Rectangle") for r in root.findall(f"{OME}ROI")}
+    assert {name: shape.get("TheZ") for name, shape in found.items()} == {
+        "ROI:0": None,
+        "ROI:2": "1",
+    }
+    assert [r.get("ID") for r in root.iter(f"{OME}ROIRef")] == ["ROI:2"]
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_labels_go_to_every_channel_made_of_one(tmp_path: Path, channels: int) -> None:
+    imagej_file(tmp_path / "in.tif", ramp((2, 3, channels, 5, 6)))
+    names = [f"{c}{k}" for c in range(channels) for k in "ab"]
+    with open_volume(tmp_path / "in.tif") as volume:
+        labels = np.array(volume.metadata.labels).reshape(2, 3, channels)
+        shape = volume.shape._replace(c=2 * channels)
+        for out in ("out.tif", "folder"):
+            create_volume(
+                tmp_path / out, volume, shape=shape, dtype="float32", channel_names=names
+            ).close()
+    expected = [
+        f"{name}: {labels[t, z, c // 2]}"
+        for t in range(2)
+        for z in range(3)
+        for c, name in enumerate(names)
+    ]
+    with tifffile.TiffFile(tmp_path / "out.tif") as tif:
+        assert tif.imagej_metadata["Labels"] == expected
+    found = []
+    for t in range(2):
+        for z in range(3):
+            for c in range(2 * channels):
+                file = tmp_path / "folder" / f"in_{z:04d}_t{t:03d}_c{c}.tif"
+                with tifffile.TiffFile(file) as tif:
+                    found.append(tif.imagej_metadata["Labels"])
+    assert found == expected
+
+
 def test_beyond_4_gib_the_output_is_ome_bigtiff(tmp_path: Path) -> None:
     if shutil.disk_usage(tmp_path).free < 6e9:
         pytest.skip("needs 6 GB of free disk (it does not fill them)")
@@ -680,6 +812,34 @@ def test_folders_and_globs_are_sorted_as_people_count(tmp_path: Path, suffix: st
         create_volume(tmp_path / "out.tif", volume).close()
     with tifffile.TiffFile(tmp_path / "out.tif") as out:
         assert out.imagej_metadata["Labels"] == [f"s{i}" for i in range(11)]
+
+
+def test_the_order_of_names_with_equal_numbers_is_always_the_same() -> None:
+    names = [Path(name) for name in ("s2", "s1", "s01", "s001", "S1")]
+    orders = {tuple(sorted(names[i:] + names[:i], key=natural_order)) for i in range(len(names))}
+    assert len(orders) == 1 and orders.pop()[-1] == Path("s2")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="folders are synced on POSIX systems alone")
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP, errno.EIO])
+def test_a_disk_that_cannot_sync_folders_will_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    fsync = os.fsync
+
+    def of_files_only(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(code, os.strerror(code))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", of_files_only)
+    with open_volume(ramp((2, 5, 7))) as volume:
+        if code == errno.EIO:  # which is a fault of the disk
+            with pytest.raises(OSError, match="Input/output"):
+                create_volume(tmp_path / "out", volume)
+        else:
+            create_volume(tmp_path / "out", volume).close()
+    assert len(list((tmp_path / "out").iterdir())) == 2
 
 
 def test_sixteen_bit_png_keeps_its_values(tmp_path: Path) -> None:
