@@ -6,6 +6,7 @@ had happened.  This module must never exit the process and never swallow what a 
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from ..models import DEFAULT_MODEL, Model
 from ..progress import Cancelled
 from ..reports import Report
 from ..settings import DenoiseSettings
-from .batch import install_attempt
+from .batch import install_batch
 from .jobs import denoise_image
 from .jvm import ImageJ, adopt, running, start
 from .ops import register_ops
@@ -36,6 +37,8 @@ __all__ = [
 
 
 SECONDS_BETWEEN_LOOKS = 0.2
+WAITING = threading.Event()
+"""Set once ImageJ is shown and everything is in it."""
 
 
 def register(ij: Any) -> ImageJ:
@@ -59,7 +62,7 @@ def register(ij: Any) -> ImageJ:
 def install_all(app: ImageJ) -> None:
     """Add to a running ImageJ everything that it can take: commands, the batch call, ops."""
     install(app)
-    install_attempt(app)
+    install_batch(app)
     if app.gateway is not None:
         register_ops(app.gateway)
 
@@ -163,6 +166,7 @@ def wait_until_quit() -> None:
     Ctrl-C is taken as quitting, so that ImageJ asks about images that are not saved.
     """
     imagej = jpype.JClass("ij.IJ")
+    WAITING.set()
     while True:
         try:
             while imagej.getInstance() is not None:
@@ -184,7 +188,8 @@ def run_macro(app: ImageJ, text: str, argument: str = "", *, quiet: bool = False
     argument
         What its ``getArgument()`` gives.
     quiet
-        Show no dialog about an error, even where there is a screen.
+        Show no dialog about an error, even where there is a screen; ImageJ then does not tell
+        the line.
 
     Raises
     ------
@@ -225,7 +230,9 @@ def _with_line(message: str, interpreter: Any) -> str:
     # getLineNumber() is one token ahead; the error itself was numbered by this.
     field = interpreter.getClass().getDeclaredField("lineNumber")
     field.setAccessible(True)
-    return f"{message.rstrip('.')} (line {field.get(interpreter)} of the macro)."
+    line = int(field.get(interpreter))
+    where = f" (line {line} of the macro)" if line else ""  # an error that is ignored has none
+    return f"{message.rstrip('.')}{where}."
 
 
 def macro_file(

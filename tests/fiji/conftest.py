@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -70,3 +71,30 @@ def in_new_python() -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def screen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The name of a screen that nobody looks at."""
+    xvfb = shutil.which("Xvfb")
+    if xvfb is None:
+        pytest.skip("NOT RUN: needs Xvfb (on Debian and Ubuntu the package xvfb)")
+    number = tmp_path_factory.mktemp("xvfb") / "display"
+    with open(number, "wb") as file:
+        server = subprocess.Popen(
+            [xvfb, "-displayfd", "1", "-screen", "0", "1280x1024x24", "-nolisten", "tcp"],
+            stdout=file,
+            stderr=subprocess.DEVNULL,
+        )
+    try:
+        for _ in range(100):
+            if number.read_text().strip():
+                break
+            try:
+                server.wait(0.1)
+            except subprocess.TimeoutExpired:
+                continue
+        yield f":{number.read_text().strip()}"
+    finally:
+        server.terminate()
+        server.wait()

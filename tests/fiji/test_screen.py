@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from nrrn_fiji.fiji import jvm
 
@@ -136,33 +133,6 @@ IJ.getInstance().quit()
 running.wait_until_quit()
 print("TOLD", json.dumps(told))
 """
-
-
-@pytest.fixture(scope="module")
-def screen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The name of a screen that nobody looks at."""
-    xvfb = shutil.which("Xvfb")
-    if xvfb is None:
-        pytest.skip("NOT RUN: needs Xvfb (on Debian and Ubuntu the package xvfb)")
-    number = tmp_path_factory.mktemp("xvfb") / "display"
-    with open(number, "wb") as file:
-        server = subprocess.Popen(
-            [xvfb, "-displayfd", "1", "-screen", "0", "1280x1024x24", "-nolisten", "tcp"],
-            stdout=file,
-            stderr=subprocess.DEVNULL,
-        )
-    try:
-        for _ in range(100):
-            if number.read_text().strip():
-                break
-            try:
-                server.wait(0.1)
-            except subprocess.TimeoutExpired:
-                continue
-        yield f":{number.read_text().strip()}"
-    finally:
-        server.terminate()
-        server.wait()
 
 
 def test_menu_dialog_recorder_and_batch_mode(

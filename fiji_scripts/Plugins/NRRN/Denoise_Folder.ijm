@@ -34,7 +34,7 @@ if (!File.isDirectory(output))
 // What is done to one file. It is a macro of its own, so an error in it ends it alone.
 one = "given = split(getArgument(), '\\n');"
     + "open(given[0]);"
-    + "if (nImages == 0) return 'failed: the file cannot be opened';"
+    + "if (nImages == 0) return 'failed: ImageJ cannot open it';"
     + "run('" + command + "', given[2]);"
     + "saveAs('Tiff', given[1]);"
     + "return 'ok';";
@@ -52,7 +52,11 @@ for (i = 0; i < names.length; i++) {
     }
     // Under its own name only when it is whole.
     partial = result + ".partial.tif";
-    said = call("nrrn.Batch.attempt", one, input + names[i] + "\n" + partial + "\n" + options);
+    said = call("nrrn.Batch.problem", input + names[i]);
+    if (said == "")
+        said = call("nrrn.Batch.attempt", one, input + names[i] + "\n" + partial + "\n" + options);
+    else
+        said = "failed: " + said;
     close("*");
     if (said == "stopped")
         exit("Stopped: " + done + " stacks were denoised.");

@@ -1,0 +1,109 @@
+"""``nrrn doctor``: what is there, what is not, and what to do about it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from nrrn_fiji import cli, doctor
+from nrrn_fiji.fiji import jvm
+from nrrn_fiji.models import DEFAULT_MODEL
+
+
+@pytest.fixture
+def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A computer without Java and Fiji, but with the shipped model."""
+    for name in ("JAVA_HOME", "NRRN_FIJI", "FIJI_HOME", "DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(jvm, "_library_of_jpype", lambda: None)
+    monkeypatch.setattr(jvm, "_settings_file", lambda: tmp_path / "fiji.json")
+    monkeypatch.setattr(jvm, "usual_fiji_places", lambda: [tmp_path / "Fiji.app"])
+    return tmp_path
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, dict[str, list[dict]], str]:
+    """Exit code, findings by what was looked at, and the last line for people."""
+    code = cli.main(["doctor", *words, "--json"])
+    (line,) = capsys.readouterr().out.splitlines()
+    found: dict[str, list[dict]] = {}
+    for finding in json.loads(line)["findings"]:
+        found.setdefault(finding["what"], []).append(finding)
+    cli.main(["doctor", *words])
+    return code, found, capsys.readouterr().out.splitlines()[-1]
+
+
+def test_without_java_and_fiji_stacks_can_be_denoised_all_the_same(
+    bare: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, found, last = run(capsys)
+    assert code == 0
+    assert "Stacks can be denoised here" in last
+    assert found["torch"][0]["state"] == "ok"
+    assert any(one["found"].startswith("cpu") for one in found["device"])
+    assert found["Fiji"][0]["state"] == "missing"
+    assert "--fiji DIR" in found["Fiji"][0]["advice"]
+    assert found["Java"][0]["state"] == "missing"
+    assert "Install Java 17".lower() in found["Java"][0]["advice"].lower()
+
+
+def test_a_fiji_folder_is_named_with_its_imagej(
+    bare: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fiji = bare / "elsewhere" / "Fiji.app"
+    (fiji / "jars").mkdir(parents=True)
+    for name in ("ij-1.54p.jar", "imagej-2.16.0.jar", "imagej-legacy-2.0.1.jar"):
+        (fiji / "jars" / name).touch()
+    _, found, _ = run(capsys, "--fiji", str(fiji))
+    assert found["Fiji"][0]["found"] == f"{fiji}, ImageJ 1.54p"
+    _, found, _ = run(capsys, "--fiji", str(bare))
+    assert found["Fiji"][0]["state"] == "missing"
+    assert "is no Fiji folder" in found["Fiji"][0]["advice"]
+
+
+def test_a_damaged_model_of_the_users_is_named(
+    bare: Path, user_models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    user_models.mkdir()
+    (user_models / "mine.safetensors").write_bytes(b"damaged")
+    code, found, _ = run(capsys)
+    assert code == 0
+    (mine,) = (one for one in found["model"] if one["found"].startswith("mine:"))
+    assert mine["state"] == "missing"
+    assert "nrrn models remove mine" in mine["advice"]
+
+
+def test_without_the_shipped_model_the_exit_code_says_so(
+    bare: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from nrrn_fiji import models
+
+    monkeypatch.setattr(models, "known_models", lambda: [])
+    code, found, last = run(capsys)
+    assert code == 1
+    assert DEFAULT_MODEL in found["model"][0]["found"]
+    assert found["model"][0]["state"] == "PROBLEM"
+    assert "cannot be denoised" in last
+
+
+def test_one_broken_part_does_not_hide_the_others(
+    bare: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(fiji: Path | None = None) -> None:
+        raise KeyError("a fault")
+
+    monkeypatch.setattr(jvm, "find_fiji", broken)
+    code, found, _ = run(capsys)
+    assert code == 0
+    assert "KeyError: 'a fault'" in found["Fiji"][0]["found"]
+    assert "plain ImageJ" in found
+    assert "torch" in found
+
+
+def test_a_column_for_people(bare: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = doctor.examine()
+    assert report.table is not None
+    assert report.table.header == ("what", "state", "found")
+    assert [row[0] for row in report.table.rows][:2] == ["Python", "nrrn-fiji"]
