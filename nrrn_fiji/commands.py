@@ -391,7 +391,6 @@ COMMANDS: tuple[Command, ...] = (
         ),
         function="nrrn_fiji.api:denoise_file",
         plan="nrrn_fiji.api:plan_file",
-        plan_without=("overwrite", "restart"),
         settings=DenoiseSettings,
         counts="slices",
         options=(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import glob
+import operator
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -24,16 +25,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import __version__
+from .denoise_report import CONTENTS, DenoiseReport, PlanReport
 from .denoising import Block, Plan, denoise_slabs, estimate_seconds, make_plan
 from .device import choose_device, describe
 from .intensity import grey_range
 from .models import DEFAULT_MODEL, Model, load_model
-from .outputs import BlockKey, PartialOutput, check_distinct, readable_size
+from .outputs import BlockKey, PartialOutput, check_distinct, check_parent
 from .progress import Cancelled, NoProgress, Progress
-from .reports import Table, readable_time
 from .settings import DenoiseSettings
 from .tiles import slabs
-from .volumes import Volume, VolumeShape, VolumeWriter, create_volume, open_volume, reopen_volume
+from .volumes import (
+    Volume,
+    VolumeShape,
+    VolumeWriter,
+    check_output_name,
+    create_volume,
+    open_volume,
+    reopen_volume,
+)
 
 __all__ = [
     "DenoiseJob",
@@ -47,114 +56,8 @@ __all__ = [
 ]
 
 ImageSource = str | Path | Sequence[str | Path] | NDArray[Any]
-ARGUMENTS = {"image": "out", "noise": "noise_out", "units": "units_out"}
-CONTENTS = {
-    "image": "denoised image",
-    "noise": "removed noise, input - output",
-    "units": "image after every building unit",
-}
-
-
-@dataclass(frozen=True)
-class DenoiseReport:
-    """What a run did; see :class:`nrrn_fiji.reports.Reportable`."""
-
-    image: Path
-    """The denoised image."""
-    noise: Path | None
-    """What was taken away, if it was asked for."""
-    units: Path | None
-    """The image after every building unit, if it was asked for."""
-    plans: tuple[Plan, ...]
-    """How it was computed, one plan per channel."""
-    slices: int
-    """Slices of all channels and time points together."""
-    resumed: int
-    """How many of them an interrupted run had finished."""
-    seconds: float
-    notes: tuple[str, ...]
-    """Sentences that the user was told."""
-
-    @property
-    def summary(self) -> str:
-        """What was done and where the result is."""
-        images = "1 slice" if self.slices == 1 else f"{self.slices} slices"
-        before = f", {self.resumed} of them in an earlier run" if self.resumed else ""
-        lines = [f"Denoised {images} in {readable_time(self.seconds)}{before}: {self.image}"]
-        if self.noise is not None:
-            lines.append(f"Removed noise: {self.noise}")
-        if self.units is not None:
-            lines.append(f"After every building unit: {self.units}")
-        return "\n".join(lines)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return everything in JSON's types."""
-        return {
-            "image": str(self.image),
-            "noise": None if self.noise is None else str(self.noise),
-            "units": None if self.units is None else str(self.units),
-            "plans": [plan.as_dict() for plan in self.plans],
-            "slices": self.slices,
-            "resumed": self.resumed,
-            "seconds": self.seconds,
-            "notes": list(self.notes),
-        }
-
-
-@dataclass(frozen=True)
-class PlanReport:
-    """What a run would do; see :class:`nrrn_fiji.reports.Reportable`."""
-
-    plans: tuple[Plan, ...]
-    """One per channel."""
-    outputs: dict[str, tuple[Path, int]]
-    """Path and bytes of each output, by kind."""
-    slices: int
-    """Slices of all channels and time points together."""
-    seconds: float
-    """Estimated time of computing, without reading and writing."""
-    notes: tuple[str, ...]
-
-    @property
-    def table(self) -> Table:
-        """The plan, one row per choice."""
-        plan = self.plans[0]
-        spans = "; ".join(f"{low:g} to {high:g}" for low, high in (p.intensity for p in self.plans))
-        rows = [
-            ("slices", f"{self.slices} of {plan.shape[1]} × {plan.shape[2]} px, {plan.dtype}"),
-            ("device", describe(choose_device(plan.device))),
-            ("precision", plan.precision),
-            ("building units", str(plan.units)),
-            ("images per slice", "scans" if plan.scans else str(plan.images)),
-            ("grey range", spans),
-            ("tile", f"{plan.tile} px and a halo of {plan.halo} px"),
-            ("slab", f"{plan.slab} slices" if plan.slab > 1 else "1 slice"),
-            ("memory", f"{readable_size(plan.memory)} beside the program itself"),
-            ("time", f"about {readable_time(self.seconds)}, and reading and writing"),
-            *(
-                (CONTENTS[kind].split(",")[0], f"{path} ({readable_size(size)})")
-                for kind, (path, size) in self.outputs.items()
-            ),
-        ]
-        return Table(("what", "value"), tuple(rows))
-
-    @property
-    def summary(self) -> str:
-        """What the table means, and what else should be known."""
-        return "\n".join([*self.notes, "Nothing was written: this is only the plan."])
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return everything in JSON's types."""
-        return {
-            "plans": [plan.as_dict() for plan in self.plans],
-            "outputs": {
-                kind: {"path": str(path), "bytes": size}
-                for kind, (path, size) in self.outputs.items()
-            },
-            "slices": self.slices,
-            "seconds": self.seconds,
-            "notes": list(self.notes),
-        }
+ARGUMENTS = {"image": "out", "noise": "--noise (noise_out)", "units": "--units-out (units_out)"}
+SliceRange = range | tuple[int, int]
 
 
 def denoise_file(
@@ -163,7 +66,7 @@ def denoise_file(
     model: str | Path | Model = DEFAULT_MODEL,
     settings: DenoiseSettings | None = None,
     *,
-    slices: range | None = None,
+    slices: SliceRange | None = None,
     noise_out: str | Path | None = None,
     units_out: str | Path | None = None,
     z_axis: str | None = None,
@@ -188,7 +91,8 @@ def denoise_file(
     settings
         How to denoise; the defaults when left out.
     slices
-        Denoise only these slices; their neighbours outside are still looked at.
+        Denoise only these slices, a range or (first, last + 1); their neighbours outside are still
+        looked at.
     noise_out
         Also write input − output, float32.
     units_out
@@ -234,31 +138,36 @@ def plan_file(
     model: str | Path | Model = DEFAULT_MODEL,
     settings: DenoiseSettings | None = None,
     *,
-    slices: range | None = None,
+    slices: SliceRange | None = None,
     noise_out: str | Path | None = None,
     units_out: str | Path | None = None,
     z_axis: str | None = None,
+    overwrite: bool = False,
+    restart: bool = False,
     progress: Progress | None = None,
 ) -> PlanReport:
     """Say what :func:`denoise_file` would do with these arguments; write nothing.
 
     The time is estimated by denoising one tile.  Arguments and errors are those of
-    :func:`denoise_file`.
+    :func:`denoise_file`; outputs and interrupted runs that would be in the way are told in notes.
     """
     with _open_job(source, out, model, settings, slices, noise_out, units_out, z_axis) as job:
-        job.plans = job.make_plans()
+        notes = [*job.volume.notes, *_standing_outputs(job.targets, overwrite)]
+        left, about = job.look_at_interrupted(restart)
+        notes += about
+        job.plans = job.plans or job.make_plans()
         channels = [plan for plan in job.plans if plan.intensity[0] < plan.intensity[1]]
         seconds = 0.0
         if channels:
             count = None if job.slices is None else len(job.slices)
             one = estimate_seconds(job.model.network, channels[0], count)
-            seconds = one * len(channels) * job.volume.shape.t
+            seconds = one * len(channels) * job.volume.shape.t * left / job.total
         return PlanReport(
             plans=job.plans,
             outputs={kind: (job.targets[kind], job.size(kind)) for kind in job.targets},
             slices=job.total,
             seconds=seconds,
-            notes=tuple(job.volume.notes),
+            notes=tuple(notes),
         )
 
 
@@ -388,19 +297,49 @@ class DenoiseJob:
             if plans:  # the rest must not depend on how much memory is free by now
                 plans.append(dataclasses.replace(plans[0], intensity=span))
                 continue
-            plans.append(
-                make_plan(
-                    self.volume.shape[2:],
-                    self.volume.dtype,
-                    self.model.network,
-                    self.settings,
-                    span,
-                    model_hash=self.model.hash,
-                    want_noise="noise" in self.targets,
-                    want_units="units" in self.targets,
+            plan = self.make_plan(self.settings, span)
+            if plan.slab > len(self.written) and not plan.scans:
+                plan = self.make_plan(
+                    dataclasses.replace(self.settings, slab=len(self.written)), span
                 )
-            )
+            plans.append(plan)
         return tuple(plans)
+
+    def make_plan(self, settings: DenoiseSettings, span: tuple[float, float]) -> Plan:
+        """Resolve the settings for a channel with these grey values."""
+        return make_plan(
+            self.volume.shape[2:],
+            self.volume.dtype,
+            self.model.network,
+            settings,
+            span,
+            model_hash=self.model.hash,
+            want_noise="noise" in self.targets,
+            want_units="units" in self.targets,
+        )
+
+    def look_at_interrupted(self, restart: bool) -> tuple[int, list[str]]:
+        """Take over the plan of an interrupted run that would be continued.
+
+        Returns
+        -------
+        tuple
+            How many slices are left to denoise, and what to tell about it.
+        """
+        part = PartialOutput(self.targets)
+        try:
+            if not part.look():
+                return self.total, []
+            if restart:
+                return self.total, [f"An interrupted run in {part.folder} will be dropped."]
+            part.check(self.request())
+            self.plans = _saved_plans(part)
+        except ValueError as error:
+            return self.total, [str(error)]
+        done = self.total if part.complete else self.count(part.finished)
+        return self.total - done, [
+            f"An interrupted run with {done} of {self.total} slices will be continued."
+        ]
 
     def request(self) -> dict[str, Any]:
         """What must be the same for an interrupted run to be resumed."""
@@ -523,6 +462,7 @@ class DenoiseJob:
         parts = self.parts()
         first, depth = self.written.start, self.plans[0].slab
         many = self.volume.shape.t * self.volume.shape.c > 1
+        said: set[str] = set()
         before = 0
         for time_point, channel in self.passes():
             done = {
@@ -542,6 +482,7 @@ class DenoiseJob:
                     want_noise="noise" in writers,
                     want_units="units" in writers,
                     progress=ShareOfProgress(progress, before + skipped, self.total, text),
+                    said=said,
                 ):
                     _write(writers, block, block.start - first, channel, time_point)
                     part.mark(BlockKey(time_point, channel, (block.start - first) // depth))
@@ -591,7 +532,7 @@ def _open_job(
     out: str | Path,
     model: str | Path | Model,
     settings: DenoiseSettings | None,
-    slices: range | None,
+    slices: SliceRange | None,
     noise_out: str | Path | None,
     units_out: str | Path | None,
     z_axis: str | None,
@@ -600,27 +541,53 @@ def _open_job(
     settings = DenoiseSettings() if settings is None else settings
     asked = {"image": out, "noise": noise_out, "units": units_out}
     targets = {kind: Path(path) for kind, path in asked.items() if path is not None}
+    chosen = _as_range(slices)
     loaded = load_model(model)
     loaded.network.check_units(settings.units)
     volume = open_volume(source, z_axis=z_axis)
     try:
         _check_outputs(source, targets)
-        check_slices(slices, settings, volume)
+        check_slices(chosen, settings, volume)
     except BaseException:
         volume.close()
         raise
-    return DenoiseJob(volume, loaded, settings, slices, targets)
+    return DenoiseJob(volume, loaded, settings, chosen, targets)
+
+
+def _as_range(slices: SliceRange | None) -> range | None:
+    """Return slices, which may be given as (first, last + 1), as a range."""
+    if slices is None or isinstance(slices, range):
+        return slices
+    try:
+        start, stop = (operator.index(number) for number in slices)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"slices is {slices!r}, but it must be a range or two whole numbers, (2, 4) for the "
+            "slices 2 and 3: give one of these."
+        ) from None
+    return range(start, stop)
+
+
+def _standing_outputs(targets: dict[str, Path], overwrite: bool) -> list[str]:
+    """Say which outputs exist, and what will become of them."""
+    there = [
+        path
+        for path in targets.values()
+        if path.exists() and not (path.is_dir() and not any(path.iterdir()))
+    ]
+    fate = "will be replaced." if overwrite else "so the run needs --overwrite (overwrite=True)."
+    return [f"{path} exists already{'' if overwrite else ','} {fate}" for path in there]
 
 
 def _check_outputs(source: ImageSource, targets: dict[str, Path]) -> None:
-    """Refuse outputs that would damage the input or each other."""
+    """Refuse outputs that would damage the input or each other, or that cannot be written."""
     inputs: list[Path] = []
     if isinstance(source, str | Path):
         inputs = [Path(source)]
         if not inputs[0].exists() and glob.has_magic(str(source)):
             inputs = [Path(path) for path in glob.glob(str(source))]
             for kind, path in targets.items():
-                if fnmatch(os.path.abspath(path), os.path.abspath(source)):
+                if _matches(path, str(source)):
                     raise ValueError(
                         f"{ARGUMENTS[kind]} is {path}, which matches the input {source} and would "
                         "be taken for a slice of it: choose an output elsewhere."
@@ -628,6 +595,15 @@ def _check_outputs(source: ImageSource, targets: dict[str, Path]) -> None:
     elif not isinstance(source, np.ndarray):
         inputs = [Path(path) for path in source]
     check_distinct(inputs, {ARGUMENTS[kind]: path for kind, path in targets.items()})
+    for path in targets.values():
+        check_output_name(path)
+        check_parent(Path(os.path.realpath(path)))
+
+
+def _matches(path: Path, pattern: str) -> bool:
+    """Whether glob would find a path by a pattern, whose * does not reach into folders."""
+    parts, patterns = Path(os.path.abspath(path)).parts, Path(os.path.abspath(pattern)).parts
+    return len(parts) == len(patterns) and all(map(fnmatch, parts, patterns))
 
 
 def check_slices(slices: range | None, settings: DenoiseSettings, volume: Volume) -> None:

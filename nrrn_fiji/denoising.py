@@ -58,6 +58,7 @@ def denoise_slabs(
     want_noise: bool = False,
     want_units: bool = False,
     progress: Progress | None = None,
+    said: set[str] | None = None,
 ) -> Iterator[Block]:
     """Denoise a stack slab by slab.
 
@@ -77,6 +78,8 @@ def denoise_slabs(
         Fill these fields of the blocks.
     progress
         Is told how many slices are done, what was noticed, and asked whether to stop.
+    said
+        What was noticed in other stacks of the same image and is not said again; grows.
 
     Yields
     ------
@@ -109,6 +112,7 @@ def denoise_slabs(
             f"(0:{depth}), to be taken in order: choose some of these."
         )
     run = _Run(source, network, plan, want_noise, want_units, progress)
+    run.said = set() if said is None else said
     todo = [slab for i, slab in enumerate(slabs(slices, plan.slab)) if i not in done]
     run.total = 1 if plan.scans else sum(map(len, todo))
     for slab in todo:

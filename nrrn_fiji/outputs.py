@@ -35,7 +35,14 @@ from filelock import FileLock, Timeout
 
 from .files import sync_folder
 
-__all__ = ["BlockKey", "PartialOutput", "check_distinct", "free_space", "readable_size"]
+__all__ = [
+    "BlockKey",
+    "PartialOutput",
+    "check_distinct",
+    "check_parent",
+    "free_space",
+    "readable_size",
+]
 
 STATE, JOURNAL, LOCK, REPLACED = "state.json", "finished", "lock", "replaced"
 STATE_VERSION = 1
@@ -111,7 +118,7 @@ class PartialOutput(contextlib.AbstractContextManager["PartialOutput"]):
 
     def __enter__(self) -> PartialOutput:
         for target in self.targets.values():
-            _check_parent(target)
+            check_parent(target)
         if not self.folder.exists():
             self._check_absent(self.targets)
         self._claim()
@@ -124,6 +131,8 @@ class PartialOutput(contextlib.AbstractContextManager["PartialOutput"]):
                 self._clear()  # unwanted, or left by a run that ended before its first block
             else:
                 self.finished = self._read_journal()
+                if not self.finished and not self.complete:
+                    self._clear()  # killed before its first block: nothing that binds this run
             waiting = [kind for kind in self.targets if not self.complete or self._waits(kind)]
             if self.complete and not waiting:
                 self._clear()  # ended between the last rename and the removal of the folder
@@ -141,6 +150,25 @@ class PartialOutput(contextlib.AbstractContextManager["PartialOutput"]):
         trace: TracebackType | None,
     ) -> None:
         self._let_go(keep=bool(self.finished) or self.complete)
+
+    def look(self) -> bool:
+        """Learn, without claiming anything, what an interrupted run left for this one.
+
+        Returns
+        -------
+        bool
+            Whether there is a run to go on with; :attr:`finished`, :attr:`plan` and :meth:`check`
+            then tell about it.
+
+        Raises
+        ------
+        ValueError
+            As on entering.
+        """
+        self._check_ours()
+        self._state = self._read_state()
+        self.finished = self._read_journal(mend=False) if self._state is not None else set()
+        return bool(self.finished) or self.complete
 
     @property
     def begun(self) -> bool:
@@ -398,9 +426,10 @@ class PartialOutput(contextlib.AbstractContextManager["PartialOutput"]):
             )
         more = {entry.name for entry in old.iterdir()} - {entry.name for entry in new.iterdir()}
         if more:
+            stays = f", so the result stays in {new}" if self.complete else ""
             raise FileExistsError(
-                f"{old} also holds {sorted(more)[0]!r}, which --overwrite would delete, so the "
-                f"result stays in {new}: choose another output, or move the folder away."
+                f"{old} also holds {sorted(more)[0]!r}, which --overwrite would delete{stays}: "
+                "choose another output, or move the folder away."
             )
 
     def _waits(self, kind: str) -> bool:
@@ -453,14 +482,14 @@ class PartialOutput(contextlib.AbstractContextManager["PartialOutput"]):
         os.replace(beside, self.folder / STATE)
         sync_folder(self.folder)
 
-    def _read_journal(self) -> set[BlockKey]:
+    def _read_journal(self, *, mend: bool = True) -> set[BlockKey]:
         try:
             text = (self.folder / JOURNAL).read_text(encoding="ascii", errors="replace")
         except FileNotFoundError:
             return set()
         # A crash can cut the last line short ("1 0 12" to "1 0 1"): it counts only with its end.
         whole = text[: text.rfind("\n") + 1]
-        if len(whole) < len(text):
+        if mend and len(whole) < len(text):
             os.truncate(self.folder / JOURNAL, len(whole))
         try:
             keys = [BlockKey(*map(int, line.split())) for line in whole.splitlines()]
@@ -554,7 +583,14 @@ def _shown(value: Any) -> str:
     return str(value)
 
 
-def _check_parent(target: Path) -> None:
+def check_parent(target: Path) -> None:
+    """Check that the folder of an output is there and can be written to.
+
+    Raises
+    ------
+    FileNotFoundError, NotADirectoryError, PermissionError
+        If not, with one sentence.
+    """
     parent = target.parent
     if not parent.exists():
         raise FileNotFoundError(

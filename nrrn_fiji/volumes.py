@@ -51,6 +51,7 @@ __all__ = [
     "Volume",
     "VolumeShape",
     "VolumeWriter",
+    "check_output_name",
     "create_volume",
     "open_volume",
     "parse_provenance",
@@ -334,6 +335,15 @@ def reopen_volume(
         return TiffSlabWriter(path, shape, kind, begun.data_offset, begun.metadata.byteorder)
 
 
+def check_output_name(path: Path) -> None:
+    """Raise a ValueError unless the name is one of a TIFF file or of a folder."""
+    if path.suffix and path.suffix.lower() not in TIFF_SUFFIXES:
+        raise ValueError(
+            f"output is {path.name}, but only .tif and .tiff files, and folders (a name without "
+            "a dot), can be written: change the name."
+        )
+
+
 def _resolve(
     path: str | Path,
     like: Volume,
@@ -343,11 +353,7 @@ def _resolve(
 ) -> tuple[Path, VolumeShape, np.dtype[Any], range]:
     """Check and complete the arguments that creating and reopening share."""
     path = Path(path)
-    if path.suffix and path.suffix.lower() not in TIFF_SUFFIXES:
-        raise ValueError(
-            f"output is {path.name}, but only .tif and .tiff files, and folders (a name without "
-            "a dot), can be written: change the name."
-        )
+    check_output_name(path)
     if like.path is not None and path.exists() and path.samefile(like.path):
         raise ValueError(f"output {path} is the input itself: give another name.")
     slices = range(like.shape.z) if slices is None else slices

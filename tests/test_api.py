@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from plain_engine import FIXTURE, identity_network, plain_stack, strong_network
 
 import nrrn_fiji as nrrn
+from nrrn_fiji import denoise_job
 from nrrn_fiji.api import denoise_file, plan_file
 from nrrn_fiji.models import Model, save_model
 from nrrn_fiji.network import NRRN
@@ -372,6 +373,98 @@ def test_plan_says_what_will_be_and_writes_nothing(tmp_path: Path, model: Model)
     assert report.plans[0].intensity == plan.plans[0].intensity
 
 
+@pytest.mark.parametrize(
+    ("out", "said"),
+    [
+        ("x.png", "only .tif and .tiff"),
+        ("fo.v1", "a name without a dot"),
+        ("nowhere/x.tif", "nowhere of the output x.tif does not exist"),
+        ("raw.tif/x.tif", "is not a folder"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["out", "noise_out"])
+def test_outputs_that_cannot_be_are_refused_before_any_work(
+    tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch, out: str, said: str, kind: str
+) -> None:
+    source = write(tmp_path / "raw.tif", noisy((3, 20, 20)))
+    monkeypatch.setattr(denoise_job, "grey_range", lambda *_, **__: pytest.fail("measured"))
+    outputs: dict[str, Any] = {"out": tmp_path / "clean.tif", kind: tmp_path / out}
+    for function in (plan_file, denoise_file):
+        with pytest.raises((ValueError, OSError), match=said):
+            function(source, model=model, **outputs)
+
+
+def test_plan_says_what_is_in_the_way(tmp_path: Path, model: Model) -> None:
+    source = write(tmp_path / "raw.tif", noisy((3, 20, 20)))
+    out = tmp_path / "clean.tif"
+    assert plan_file(source, out, model).notes == ()
+    out.write_text("old")
+    (note,) = plan_file(source, out, model).notes
+    assert note.startswith(f"{out} exists already") and "needs --overwrite" in note
+    (note,) = plan_file(source, out, model, overwrite=True).notes
+    assert "will be replaced" in note
+
+
+def test_plan_of_slices_has_no_slab_beyond_them(tmp_path: Path, model: Model) -> None:
+    source = write(tmp_path / "raw.tif", noisy((20, 20, 20)))
+    plan = plan_file(source, tmp_path / "clean.tif", model, slices=range(4, 8))
+    assert plan.plans[0].slab == 4
+    assert dict(plan.table.rows)["slab"] == "4 slices"
+
+
+def test_plan_shows_equal_grey_ranges_once(tmp_path: Path, model: Model) -> None:
+    source = write(tmp_path / "raw.tif", noisy((3, 4, 20, 20)), "ZCYX")
+    plan = plan_file(source, tmp_path / "clean.tif", model)
+    assert len(plan.plans) == 4
+    assert dict(plan.table.rows)["grey range"] == "0 to 255"
+
+
+def test_note_is_said_once_for_all_channels_and_times(tmp_path: Path, model: Model) -> None:
+    stack = noisy((2, 3, 2, 20, 20), "float32")
+    for number, (t, c) in enumerate(np.ndindex(2, 2)):
+        stack[t, number % 3, c, 5, 5] = np.nan
+    source = write(tmp_path / "raw.tif", stack, "TZCYX")
+    report = denoise_file(source, tmp_path / "clean.tif", model)
+    (note,) = [note for note in report.notes if "NaN" in note]
+    assert note.startswith("time point 0, channel 0: ") and "slice 0" in note
+
+
+def test_slices_may_be_a_pair(tmp_path: Path, model: Model) -> None:
+    source = write(tmp_path / "raw.tif", noisy((6, 20, 20)))
+    denoise_file(source, tmp_path / "pair.tif", model, slices=(2, 4))
+    denoise_file(source, tmp_path / "range.tif", model, slices=range(2, 4))
+    pair, ranged = (tifffile.imread(tmp_path / name) for name in ("pair.tif", "range.tif"))
+    np.testing.assert_array_equal(pair, ranged)
+    for odd in (5, (1, 2, 3), (1.5, 2), "1:2"):
+        with pytest.raises(TypeError, match="two whole numbers"):
+            denoise_file(source, tmp_path / "odd.tif", model, slices=odd)  # type: ignore[arg-type]
+
+
+def test_output_below_the_folder_of_a_pattern_is_no_slice_of_it(
+    tmp_path: Path, model: Model
+) -> None:
+    for z in range(2):
+        tifffile.imwrite(tmp_path / f"s{z}.tif", noisy((20, 20), seed=z))
+    (tmp_path / "sub").mkdir()
+    pattern = f"{tmp_path}/*.tif"
+    assert denoise_file(pattern, tmp_path / "sub" / "clean.tif", model).slices == 2
+    with pytest.raises(ValueError, match="taken for a slice"):
+        denoise_file(pattern, tmp_path / "clean.tif", model)
+
+
+def test_units_in_a_folder_have_their_names_and_channels(tmp_path: Path, model: Model) -> None:
+    stack = noisy((2, 2, 20, 20))
+    labels = [f"z{z} c{c}" for z in range(2) for c in range(2)]
+    source = write(tmp_path / "raw.tif", stack, "ZCYX", Labels=labels)
+    denoise_file(source, tmp_path / "clean.tif", model, units_out=tmp_path / "units")
+    found = []
+    for number in range(6):
+        with tifffile.TiffFile(tmp_path / "units" / f"raw_0001_c{number}.tif") as tif:
+            found.append(tif.imagej_metadata["Labels"])
+    names = [f"channel {c}, {name}" for c in range(2) for name in ("unit 1", "unit 2", "final")]
+    assert found == [f"{name}: z1 c{number // 3}" for number, name in enumerate(names)]
+
+
 # --- interruption -------------------------------------------------------------------------
 
 
@@ -429,6 +522,27 @@ def test_resume_uses_the_plan_of_before(tmp_path: Path, model: Model) -> None:
     assert report.plans[0].tile == fresh.tile - 1
 
 
+def test_plan_tells_of_an_interrupted_run(tmp_path: Path, model: Model) -> None:
+    source = write(tmp_path / "raw.tif", noisy((6, 80, 80)))
+    out = tmp_path / "clean.tif"
+    stopped(source, out, model)
+    record = tmp_path / "clean.tif.partial" / "state.json"
+    state = json.loads(record.read_text())
+    state["plan"]["channels"][0]["tile"] = 33
+    record.write_text(json.dumps(state))
+    before = {path: path.read_bytes() for path in record.parent.rglob("*") if path.is_file()}
+    plan = plan_file(source, out, model, DenoiseSettings(slab=1))
+    done = finished_blocks(out)
+    assert plan.notes == (f"An interrupted run with {done} of 6 slices will be continued.",)
+    assert plan.plans[0].tile == 33, "the plan is that of the interrupted run"
+    (note,) = plan_file(source, out, model, DenoiseSettings(slab=1), restart=True).notes
+    assert "will be dropped" in note
+    (note,) = plan_file(source, out, model, DenoiseSettings(slab=2)).notes
+    assert "slab was 1, is now 2" in note and "--restart" in note
+    after = {path: path.read_bytes() for path in record.parent.rglob("*") if path.is_file()}
+    assert after == before
+
+
 def test_resume_on_a_machine_without_the_device(tmp_path: Path, model: Model) -> None:
     source = write(tmp_path / "raw.tif", noisy((6, 80, 80)))
     stopped(source, tmp_path / "clean.tif", model)
@@ -448,7 +562,7 @@ def test_resume_on_a_machine_without_the_device(tmp_path: Path, model: Model) ->
         ("model", "the model has changed"),
         ("settings", "images was 3, is now 1"),
         ("slices", "slices was not given, is now 1,3"),
-        ("noise", "noise_out was not given, is now noise.tif"),
+        ("noise", "--noise (noise_out) was not given, is now noise.tif"),
     ],
 )
 def test_resume_is_refused_when_anything_differs(

@@ -129,7 +129,7 @@ CASES = {
         "also the input", source="raw.tif", options={"noise_out": "raw.tif"}
     ),
     "outputs equal": Case(
-        "noise_out and out are both", source="raw.tif", options={"noise_out": "clean.tif"}
+        "--noise (noise_out) and out are both", source="raw.tif", options={"noise_out": "clean.tif"}
     ),
     "output in the input folder": Case(
         "taken for a slice", write_slices((20, 30)), source="slices", out="slices/clean.tif"

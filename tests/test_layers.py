@@ -21,7 +21,7 @@ LAYERS = (
     {"intensity", "tiles", "fused", "device", "plan", "denoising", "triplets", "training"},
     {"volumes", "image", "tiff", "tiff_output", "ome", "folders", "outputs", "models"},
     {"baselines", "scoring", "study", "tables", "plots"},
-    {"api", "denoise_job", "noise_job", "train_job", "training_data", "__init__"},
+    {"api", "denoise_job", "denoise_report", "noise_job", "train_job", "training_data", "__init__"},
     {"commands", "catalogue", "console", "doctor", "cli", "__main__", "fiji"},
 )
 LAYER = {module: number for number, modules in enumerate(LAYERS) for module in modules}

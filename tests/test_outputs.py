@@ -78,6 +78,39 @@ def test_run_that_was_killed_while_it_laid_out_its_files(tmp_path: Path) -> None
     assert files(tmp_path) == ["clean.tif"]
 
 
+@pytest.mark.parametrize("journal", [None, "0 0"])
+def test_run_that_was_killed_before_its_first_block_does_not_bind_the_next(
+    tmp_path: Path, journal: str | None
+) -> None:
+    out = tmp_path / "clean.tif"
+    interrupt(out, blocks=1)
+    finished = tmp_path / "clean.tif.partial" / "finished"
+    finished.unlink()
+    if journal is not None:
+        finished.write_text(journal)  # its line was cut short
+    with PartialOutput({"image": out}) as part:
+        assert not part.begun
+        assert not part.path("image").exists()
+        begin(part, "other")
+        part.finish()
+    assert out.read_text() == "other image"
+    assert files(tmp_path) == ["clean.tif"]
+
+
+def test_looking_at_an_interrupted_run_changes_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "clean.tif"
+    assert not PartialOutput({"image": out}).look()
+    interrupt(out)
+    journal = tmp_path / "clean.tif.partial" / "finished"
+    with open(journal, "a") as file:
+        file.write("0 0 1")  # another run may be writing it at this moment
+    text = journal.read_text()
+    part = PartialOutput({"image": out})
+    assert part.look()
+    assert part.finished == {(0, 0, 0), (0, 0, 1)} and part.plan == PLAN
+    assert journal.read_text() == text
+
+
 def test_interrupted_run_remembers_blocks_and_plan(tmp_path: Path) -> None:
     out = tmp_path / "clean.tif"
     interrupt(out)
@@ -331,8 +364,9 @@ def test_overwrite_never_deletes_other_files_of_a_folder(tmp_path: Path) -> None
     out = tmp_path / "clean"
     out.mkdir()
     (out / "thesis.txt").write_text("years of work")
-    with pytest.raises(FileExistsError, match=r"thesis\.txt"):
+    with pytest.raises(FileExistsError, match=r"thesis\.txt") as refusal:
         folder_run(out, overwrite=True)
+    assert "stays in" not in str(refusal.value), "nothing was computed yet"
     assert files(tmp_path) == [os.path.join("clean", "thesis.txt")], "refused before the work"
     with pytest.raises(FileExistsError, match="is a folder"):
         run(out, overwrite=True)
