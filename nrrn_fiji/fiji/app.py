@@ -6,10 +6,12 @@ had happened.  This module must never exit the process and never swallow what a 
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import jpype
@@ -37,6 +39,7 @@ __all__ = [
 
 
 SECONDS_BETWEEN_LOOKS = 0.2
+SECONDS_TO_STOP = 10.0
 WAITING = threading.Event()
 """Set once ImageJ is shown and everything is in it."""
 
@@ -216,6 +219,9 @@ def run_macro(app: ImageJ, text: str, argument: str = "", *, quiet: bool = False
             ) from error
         sentence = str(message or error.message() or error)
         raise RuntimeError(_with_line(sentence, interpreter)) from (plugin.error or error)
+    finally:
+        if quiet:
+            jpype.JClass("ij.IJ").redirectErrorMessages(False)
     # An error in a command ends the macro, but run() returns as if nothing had happened.
     message = interpreter.getErrorMessage()
     if message is not None:
@@ -223,6 +229,49 @@ def run_macro(app: ImageJ, text: str, argument: str = "", *, quiet: bool = False
             raise Cancelled(str(message)) from plugin.error
         raise RuntimeError(_with_line(str(message), interpreter)) from plugin.error
     return None if value is None else str(value)
+
+
+def _run_stoppable(app: ImageJ, text: str, argument: str) -> str | None:
+    """Run a macro so that Ctrl-C, or a SIGTERM, stops it as Esc does.
+
+    Signals reach Python's main thread alone, and not while that waits in Java: the macro gets a
+    thread of its own.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return run_macro(app, text, argument)
+    values: list[str | None] = []
+    errors: list[BaseException] = []
+
+    def body() -> None:
+        thread = jpype.JClass("java.lang.Thread").currentThread()
+        thread.setContextClassLoader(jpype.JClass("java.lang.ClassLoader").getSystemClassLoader())
+        try:
+            values.append(run_macro(app, text, argument))
+        except BaseException as error:  # raised again below
+            errors.append(error)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    worker = threading.Thread(target=body, name="nrrn macro", daemon=True)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        worker.start()
+        while worker.is_alive():
+            worker.join(SECONDS_BETWEEN_LOOKS)
+    except KeyboardInterrupt:
+        jpype.JClass("ij.IJ").setKeyDown(jpype.JClass("java.awt.event.KeyEvent").VK_ESCAPE)
+        interpreter = jpype.JClass("ij.macro.Interpreter").getInstance()
+        if interpreter is not None:
+            interpreter.abortMacro()
+        worker.join(SECONDS_TO_STOP)
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if errors:
+        raise errors[0]
+    return values[0]
 
 
 def _with_line(message: str, interpreter: Any) -> str:
@@ -260,6 +309,8 @@ def macro_file(
         If there is no such macro, or no Fiji or Java.
     RuntimeError
         If the macro fails.
+    KeyboardInterrupt
+        If Ctrl-C or a SIGTERM stopped it.
     """
     if not path.exists():
         path = our_macro(str(path)) or path
@@ -270,7 +321,7 @@ def macro_file(
             f"{path} is no text that can be read ({error.reason}): save the macro as UTF-8."
         ) from error
     app = start(fiji, imagej=imagej, memory=memory)
-    value = run_macro(app, text, argument or "")
+    value = _run_stoppable(app, text, argument or "")
     return Report(
         summary=value or f"The macro {path.name} has ended.",
         data={"macro": str(path), "value": value, "imagej": str(app)},

@@ -549,7 +549,7 @@ def _start_java(java: Java, jars: Sequence[Path], arguments: list[str], *, wrapp
     config.add_classpath(*map(str, jars))
     config.add_options(arguments)
     config.add_kwargs(interrupt=False)  # Ctrl-C stays Python's
-    handler = signal.getsignal(signal.SIGINT)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         scyjava.start_jvm()
     except (RuntimeError, OSError) as error:
@@ -557,9 +557,12 @@ def _start_java(java: Java, jars: Sequence[Path], arguments: list[str], *, wrapp
             f"Java {java.version_text} in {java.home} did not start: {error} Check the memory "
             "and the options that it was given, or set JAVA_HOME to another Java."
         ) from error
-    if threading.current_thread() is threading.main_thread() and handler is not None:
-        # Java took the signal: through it, Ctrl-C would wake Python only after its current wait.
-        signal.signal(signal.SIGINT, handler)
+    if threading.current_thread() is threading.main_thread():
+        # Java took the signals: through it, Ctrl-C would wake Python only after its current wait,
+        # and a SIGTERM, which clusters send, would crash the process.
+        for number, handler in handlers.items():
+            if handler is not None:
+                signal.signal(number, handler)
 
 
 def _wrap_fiji(fiji: Path, headless: bool, java: Java) -> ImageJ:

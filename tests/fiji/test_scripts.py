@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -307,6 +310,30 @@ def test_the_exit_code_tells_failure(app: jvm.ImageJ, in_new_python: Run, tmp_pa
     assert "Error: 'unit' is no option of 'Denoise Stack...'" in done.stderr
     assert "(line 2 of the macro)" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are sent as on POSIX")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_macro_can_be_stopped(app: jvm.ImageJ, tmp_path: Path, number: int) -> None:
+    macro = tmp_path / "endless.ijm"
+    macro.write_text('print("begun"); while (true) wait(20);')
+    which = ["--imagej"] if app.fiji is None else ["--fiji", str(app.fiji)]
+    with subprocess.Popen(
+        [sys.executable, "-m", "nrrn_fiji", "macro", str(macro), *which],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        cwd=Path(nrrn_fiji.__file__).parents[1],
+    ) as process:
+        assert process.stdout is not None
+        assert next(iter(process.stdout)) == "begun\n"
+        begun = time.monotonic()
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert time.monotonic() - begun < 15
+    assert "Stopped." in said
 
 
 def test_a_macro_is_found_by_its_name_and_a_missing_one_is_said(
