@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nrrn_fiji.noise import add_noise, noise_variance
+from nrrn_fiji.noise import add_noise, estimate_sigma, noise_variance
 
 
 def flat(grey: float) -> np.ndarray:
@@ -80,3 +80,33 @@ def test_impossible_levels_get_one_sentence(level):
     [name] = level
     with pytest.raises(ValueError, match=f"{name} is .*must be"):
         add_noise(flat(0.5), **level, rng=np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("sigma", [1, 2, 5, 20])
+@pytest.mark.parametrize("dtype", [np.float32, np.uint8])
+def test_the_noise_level_of_flat_and_smooth_areas(sigma, dtype):
+    rows, columns = np.mgrid[:300, :200]
+    for clean in (np.full((300, 200), 120.0), 90 + 0.1 * rows + 0.2 * columns):
+        noisy = clean + sigma * np.random.default_rng(0).standard_normal(clean.shape)
+        expected = sigma if dtype == np.float32 else np.sqrt(sigma**2 + 1 / 12)  # of rounding
+        noisy = noisy if dtype == np.float32 else np.clip(np.rint(noisy), 0, 255)
+        assert estimate_sigma(noisy.astype(dtype)) == pytest.approx(expected, rel=0.04)
+
+
+def test_the_noise_level_hardly_sees_edges_and_leaves_out_what_is_not_finite():
+    clean = np.full((300, 300), 60.0)
+    clean[:, ::30] = 200  # lines, which a standard deviation would take for noise
+    noisy = clean + 10 * np.random.default_rng(0).standard_normal(clean.shape)
+    assert noisy.std() > 25
+    assert estimate_sigma(noisy) == pytest.approx(10, rel=0.25)
+    noisy = 10 * np.random.default_rng(0).standard_normal(clean.shape)
+    noisy[100:200], noisy[20, 30] = np.nan, np.inf
+    assert estimate_sigma(noisy) == pytest.approx(10, rel=0.04)
+
+
+def test_no_noise_and_too_little_to_tell():
+    assert estimate_sigma(np.full((9, 9), 7, np.uint16)) == 0
+    with pytest.raises(ValueError, match=r"shape \(2, 9\).* 3 × 3"):
+        estimate_sigma(np.zeros((2, 9)))
+    with pytest.raises(ValueError, match="no 3 × 3 pixels that are all finite"):
+        estimate_sigma(np.full((9, 9), np.nan))

@@ -5,6 +5,7 @@ This module must never do any work: each command has a module of its own.
 
 from __future__ import annotations
 
+from .measure import extensions_entry, measure_entry
 from .plugin import Entry
 from .stacks import add_noise_entry, denoise_entry
 
@@ -13,4 +14,4 @@ __all__ = ["entries"]
 
 def entries() -> tuple[Entry, ...]:
     """Return every command, in the order of the menu."""
-    return (denoise_entry(), add_noise_entry())
+    return (denoise_entry(), add_noise_entry(), measure_entry(), extensions_entry())

@@ -11,6 +11,7 @@ imported, never write into a Fiji folder, and never fetch anything for a Fiji th
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import platform
@@ -557,12 +558,21 @@ def _start_java(java: Java, jars: Sequence[Path], arguments: list[str], *, wrapp
             f"Java {java.version_text} in {java.home} did not start: {error} Check the memory "
             "and the options that it was given, or set JAVA_HOME to another Java."
         ) from error
+    atexit.register(_end_workers)  # runs before JPype's own
     if threading.current_thread() is threading.main_thread():
         # Java took the signals: through it, Ctrl-C would wake Python only after its current wait,
         # and a SIGTERM, which clusters send, would crash the process.
         for number, handler in handlers.items():
             if handler is not None:
                 signal.signal(number, handler)
+
+
+def _end_workers() -> None:
+    """End the threads that ImageJ keeps for its filters: Java would wait for them for good."""
+    import jpype
+
+    if jpype.isJVMStarted():
+        jpype.JClass("ij.util.ThreadUtil").threadPoolExecutor.shutdownNow()
 
 
 def _wrap_fiji(fiji: Path, headless: bool, java: Java) -> ImageJ:

@@ -417,6 +417,24 @@ def test_a_macro_file_from_start_to_end(
     assert out.exists()
 
 
+def test_a_filter_of_imagej_does_not_keep_the_program_from_ending(
+    app: jvm.ImageJ, in_new_python: Run, tmp_path: Path
+) -> None:
+    macro = tmp_path / "blur.ijm"
+    macro.write_text(
+        'newImage("a", "8-bit ramp", 300, 300, 4); run("Gaussian Blur...", "sigma=3 stack");'
+        'return "blurred";'
+    )
+    which = "imagej=True" if app.fiji is None else f"fiji={str(app.fiji)!r}"
+    done = in_new_python(  # it would run into the time limit
+        "from pathlib import Path\n"
+        "from nrrn_fiji.fiji.app import macro_file\n"
+        f"print(macro_file(Path({str(macro)!r}), {which}).summary)\n"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.rstrip().endswith("blurred")
+
+
 def test_a_macro_file_that_is_none(tmp_path: Path) -> None:
     from nrrn_fiji.fiji.app import macro_file
 
