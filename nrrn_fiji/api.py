@@ -22,7 +22,7 @@ from .intensity import check_dtype, grey_range
 from .models import DEFAULT_MODEL, Model, load_model
 from .progress import Progress
 from .settings import DenoiseSettings
-from .volumes import Volume, open_volume
+from .volumes import Volume, check_grey, open_volume
 
 __all__ = [
     "DenoiseReport",
@@ -33,11 +33,6 @@ __all__ = [
     "denoise_file",
     "plan_file",
 ]
-
-COLOURS = (3, 4)
-SMALLEST_IMAGE = 16
-"""Pixels; an array (n, m, 3) with n and m above is a colour image rather than a stack of
-three-pixel rows."""
 
 
 class DenoiseResult(NamedTuple):
@@ -225,12 +220,28 @@ def denoise_blocks(
             progress=progress,
         )
         # From here on the file is closed with the iterator.
-        return _closing(blocks, files.pop_all())
+        return _Blocks(blocks, files.pop_all())
 
 
-def _closing(blocks: Iterator[Block], files: ExitStack) -> Iterator[Block]:
-    with files:
-        yield from blocks
+class _Blocks(Iterator[Block]):
+    """Blocks and the file that they are made of, which is closed even if none is asked for."""
+
+    def __init__(self, blocks: Iterator[Block], files: ExitStack):
+        self._blocks, self._files = blocks, files
+
+    def __next__(self) -> Block:
+        try:
+            return next(self._blocks)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End early, and close the file."""
+        self._files.close()
+
+    def __del__(self) -> None:
+        self.close()
 
 
 def _plan(
@@ -280,11 +291,7 @@ def _check_stack(stack: ArrayLike, *, scans: bool) -> NDArray[Any]:
         raise ValueError(
             f"stack is empty, {array.shape}: every axis needs at least 1, so check how it was made."
         )
-    if array.ndim == 3 and array.shape[2] in COLOURS and min(array.shape[:2]) >= SMALLEST_IMAGE:
-        raise ValueError(
-            f"stack is {array.shape}, which looks like a colour (RGB) image (Y, X, colours), but "
-            "(Z, Y, X) or (Y, X) is needed: give one channel, stack[..., 0] say."
-        )
+    check_grey(array, "stack")
     return array
 
 

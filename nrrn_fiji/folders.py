@@ -35,6 +35,7 @@ __all__ = [
 Array = NDArray[Any]
 
 TIFF_SUFFIXES = (".tif", ".tiff")
+SAME_KIND = {"tiff": "tif", "jpeg": "jpg"}
 SLICE_SUFFIXES = (*TIFF_SUFFIXES, ".png", ".bmp", ".jpg", ".jpeg")
 
 
@@ -64,7 +65,8 @@ def slices_in(folder: Path) -> list[Path]:
             f"{folder} holds zero slices: a folder must hold images named "
             f"*{', *'.join(SLICE_SUFFIXES)}."
         )
-    kinds = {"tiff" if path.suffix.lower() in TIFF_SUFFIXES else path.suffix for path in files}
+    suffixes = [path.suffix.lower().removeprefix(".") for path in files]
+    kinds = {SAME_KIND.get(suffix, suffix) for suffix in suffixes}
     if len(kinds) > 1:
         raise ValueError(
             f"{folder} holds images of different file types ({', '.join(sorted(kinds))}): say "
@@ -83,25 +85,19 @@ class PictureVolume(Volume):
             if isinstance(error, FileNotFoundError):
                 raise
             raise ValueError(f"{path} is not an image that can be read: check the file.") from error
-        if len(facts.shape) != 2:
-            raise ValueError(
-                f"{path} is a colour (RGB) image, but grey values are needed: convert it with "
-                "Image > Type > 8-bit in Fiji."
-            )
-        shape = VolumeShape(1, 1, 1, *facts.shape)
+        plane = facts.shape if len(facts.shape) == 2 else _grey_plane(path).shape
+        shape = VolumeShape(1, 1, 1, *plane)
         metadata = ImageMetadata("folder", axes="YX")
         super().__init__(stem(path), path, shape, check_dtype(facts.dtype, str(path)), metadata)
 
     def _read_plane(self, out: Array, t: int, c: int, z: int) -> None:
         assert self.path is not None
-        try:
-            out[...] = imageio.imread(self.path, plugin="pillow")
-        except (OSError, SyntaxError, ValueError) as error:
-            if isinstance(error, FileNotFoundError):
-                raise
+        plane = _grey_plane(self.path)
+        if plane.shape != out.shape:
             raise ValueError(
-                f"{self.path} is damaged or incomplete ({error}): copy it again."
-            ) from error
+                f"{self.path} changed while it was in use: run again when it is whole."
+            )
+        out[...] = plane
 
     def _identity(self) -> str:
         assert self.path is not None
@@ -110,6 +106,43 @@ class PictureVolume(Volume):
 
     def close(self) -> None:
         """Return at once: the file is open only while it is read."""
+
+
+def _grey_plane(path: Path) -> Array:
+    """Return the grey values (Y, X) of a picture, however it stores them.
+
+    A colour table, three equal colours and an opaque alpha channel are ways to store grey values.
+
+    Raises
+    ------
+    ValueError
+        If the picture has colours or transparent pixels, or cannot be read.
+    """
+    try:
+        pixels = imageio.imread(path, plugin="pillow")
+        mode = imageio.immeta(path, plugin="pillow").get("mode", "")
+    except (OSError, SyntaxError, ValueError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise ValueError(f"{path} is damaged or incomplete ({error}): copy it again.") from error
+    if pixels.ndim == 2:
+        return pixels
+    if pixels.ndim != 3:
+        raise ValueError(f"{path} holds several images: save each of them as a slice of its own.")
+    count = 3 if pixels.shape[2] > 2 else 1
+    colours, alpha = pixels[..., :count], pixels[..., count:]
+    if (colours != colours[..., :1]).any():
+        kind = "an indexed colour" if mode.startswith("P") else "a colour (RGB)"
+        raise ValueError(
+            f"{path} is {kind} image, but grey values are needed: convert it with Image > Type > "
+            "RGB Color and then 8-bit in Fiji."
+        )
+    if (alpha != np.iinfo(pixels.dtype).max).any():
+        raise ValueError(
+            f"{path} has transparent pixels, which have no grey value: save it without an alpha "
+            "channel."
+        )
+    return colours[..., 0]
 
 
 def _open_slice(path: Path) -> Volume:

@@ -51,6 +51,7 @@ __all__ = [
     "Volume",
     "VolumeShape",
     "VolumeWriter",
+    "check_grey",
     "check_output_name",
     "create_volume",
     "open_volume",
@@ -62,14 +63,19 @@ __all__ = [
 Array = NDArray[Any]
 
 
-def _looks_rgb(array: Array) -> bool:
-    """Return whether an array is more likely (Y, X, colour) than (Z, Y, X) with tiny planes."""
-    return (
-        array.ndim == 3
-        and array.shape[2] in (3, 4)
-        and min(array.shape[:2]) > 4
-        and array.dtype.name == "uint8"
-    )
+COLOURS = (3, 4)
+SMALLEST_IMAGE = 16
+"""Pixels; an array (n, m, 3) with n and m from here on is a colour image rather than a stack of
+three-pixel rows."""
+
+
+def check_grey(array: Array, name: str) -> None:
+    """Raise a ValueError if an array is more likely (Y, X, colour) than (Z, Y, X)."""
+    if array.ndim == 3 and array.shape[2] in COLOURS and min(array.shape[:2]) >= SMALLEST_IMAGE:
+        raise ValueError(
+            f"{name} is {array.shape}, which looks like a colour (RGB) image (Y, X, colours), but "
+            "(Z, Y, X) or (Y, X) is needed: give one channel, stack[..., 0] say."
+        )
 
 
 class ArrayVolume(Volume):
@@ -88,11 +94,7 @@ class ArrayVolume(Volume):
                 f"the array has {array.ndim} axes {array.shape}, but it must be (Z, Y, X) or "
                 "(Y, X): give one channel and time point at a time."
             )
-        if _looks_rgb(array):
-            raise ValueError(
-                f"the array has shape {array.shape}, which looks like a colour (RGB) image, but "
-                "grey values (Z, Y, X) are needed: give one channel."
-            )
+        check_grey(array, "the array")
         self._array = array.reshape(-1, *array.shape[-2:]) if array.size else array[np.newaxis]
         depth, height, width = self._array.shape[-3:]
         shape = VolumeShape(1, 1, depth, height, width)

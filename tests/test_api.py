@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import random
@@ -27,6 +28,7 @@ from nrrn_fiji.models import Model, save_model
 from nrrn_fiji.network import NRRN
 from nrrn_fiji.progress import Cancelled, NoProgress
 from nrrn_fiji.settings import DenoiseSettings
+from nrrn_fiji.tiff import TiffVolume
 from nrrn_fiji.volumes import open_volume
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals and limits")
@@ -463,6 +465,43 @@ def test_units_in_a_folder_have_their_names_and_channels(tmp_path: Path, model: 
             found.append(tif.imagej_metadata["Labels"])
     names = [f"channel {c}, {name}" for c in range(2) for name in ("unit 1", "unit 2", "final")]
     assert found == [f"{name}: z1 c{number // 3}" for number, name in enumerate(names)]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_arrays_and_files_agree_on_what_a_colour_image_is(
+    tmp_path: Path, model: Model, dtype: str
+) -> None:
+    thin, colours = noisy((15, 20, 3), dtype), noisy((16, 16, 3), dtype)
+    np.testing.assert_array_equal(
+        nrrn.denoise(thin, model),
+        np.concatenate([block.image for block in nrrn.denoise_blocks(thin, model)]),
+    )
+    assert denoise_file(thin, tmp_path / "thin.tif", model).slices == 15
+    with pytest.raises(ValueError, match="looks like a colour"):
+        nrrn.denoise(colours, model)
+    with pytest.raises(ValueError, match="looks like a colour"):
+        denoise_file(colours, tmp_path / "colours.tif", model)
+
+
+def test_blocks_that_nobody_asked_for_leave_no_file_open(
+    tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write(tmp_path / "raw.tif", noisy((3, 20, 20)))
+    closed: list[str] = []
+    close = TiffVolume.close
+
+    def noted(volume: TiffVolume) -> None:
+        closed.append(volume.name)
+        close(volume)
+
+    monkeypatch.setattr(TiffVolume, "close", noted)
+    blocks = nrrn.denoise_blocks(source, model)
+    assert closed == []
+    del blocks
+    gc.collect()
+    assert closed == ["raw"]
+    assert sum(len(block.image) for block in nrrn.denoise_blocks(source, model)) == 3
+    assert closed == ["raw", "raw"]
 
 
 # --- interruption -------------------------------------------------------------------------

@@ -21,6 +21,7 @@ import pytest
 import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from nrrn_fiji import tiff_output
 from nrrn_fiji.folders import natural_order
@@ -842,6 +843,50 @@ def test_a_disk_that_cannot_sync_folders_will_do(
     assert len(list((tmp_path / "out").iterdir())) == 2
 
 
+@pytest.mark.parametrize("mode", ["P", "LA", "RGB", "RGBA"])
+def test_grey_values_are_read_however_a_png_stores_them(tmp_path: Path, mode: str) -> None:
+    array = ramp((3, 5, 7), "uint8")
+    for i, plane in enumerate(array):
+        picture = Image.fromarray(plane)
+        if mode == "P":  # which need not be stored in the order of grey
+            picture = Image.fromarray(255 - plane, "L").convert("P")
+            picture.putpalette([255 - v for v in range(256) for _ in range(3)])
+        else:
+            picture = picture.convert(mode)
+        picture.save(tmp_path / f"{i}.png")
+    with Image.open(tmp_path / "0.png") as stored, open_volume(tmp_path) as volume:
+        assert stored.mode == mode
+        assert volume.dtype == np.uint8
+        np.testing.assert_array_equal(volume.read(0, 3), array)
+
+
+def test_pictures_that_are_not_grey_are_named(tmp_path: Path) -> None:
+    colours = Image.fromarray(ramp((5, 7, 3), "uint8"))
+    faint = Image.fromarray(ramp((5, 7), "uint8")).convert("LA")
+    faint.putpixel((0, 0), (9, 100))
+    for picture, said in (
+        (colours, r"colour \(RGB\) image"),
+        (colours.quantize(8), "indexed colour image"),
+        (faint, "transparent pixels"),
+    ):
+        picture.save(tmp_path / "s.png")
+        with pytest.raises(ValueError, match=said):
+            open_volume(tmp_path / "s.png")
+
+
+@pytest.mark.parametrize(
+    "suffixes", [("png", "PNG"), ("jpg", "jpeg", "JPG"), ("tif", "TIFF", "tiff")]
+)
+def test_one_file_type_has_several_suffixes(tmp_path: Path, suffixes: tuple[str, ...]) -> None:
+    for i, suffix in enumerate(suffixes):
+        imageio.imwrite(tmp_path / f"{i}.{suffix}", ramp((5, 7), "uint8"))
+    with open_volume(tmp_path) as volume:
+        assert volume.shape.z == len(suffixes)
+    imageio.imwrite(tmp_path / "other.bmp", ramp((5, 7), "uint8"))
+    with pytest.raises(ValueError, match="different file types"):
+        open_volume(tmp_path)
+
+
 def test_sixteen_bit_png_keeps_its_values(tmp_path: Path) -> None:
     array = ramp((3, 5, 7), "uint16") + 60000
     for i, plane in enumerate(array):
@@ -1013,9 +1058,9 @@ def test_what_is_not_there_or_no_image(tmp_path: Path) -> None:
 def test_colours_masks_and_complex_numbers(tmp_path: Path) -> None:
     save(tmp_path / "rgb.tif", np.zeros((8, 9, 3), np.uint8), photometric="rgb")
     refused(tmp_path / "rgb.tif", r"colour \(RGB\)")
-    imageio.imwrite(tmp_path / "rgb.png", np.zeros((8, 9, 3), np.uint8))
+    imageio.imwrite(tmp_path / "rgb.png", ramp((8, 9, 3), "uint8"))
     refused(tmp_path / "rgb.png", r"colour \(RGB\)")
-    refused(np.zeros((8, 9, 3), np.uint8), r"colour \(RGB\)")
+    refused(np.zeros((16, 16, 3), np.uint8), r"colour \(RGB\)")
     grey_alpha = np.zeros((8, 9, 2), np.uint8)
     save(tmp_path / "alpha.tif", grey_alpha, photometric="minisblack", planarconfig="contig")
     refused(tmp_path / "alpha.tif", "2 colour samples per pixel")
