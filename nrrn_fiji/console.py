@@ -22,7 +22,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from .progress import Cancelled
-from .reports import Reportable, Table, readable_time
+from .reports import Reportable, Table, as_json, readable_time
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -87,10 +87,10 @@ class Console:
     @contextmanager
     def display(self, counts: str, title: str) -> Iterator[JobProgress]:
         """Choose how to show a job."""
-        if self.json_lines:
-            yield JsonProgress(counts)
-        elif self.quiet:
+        if self.quiet:
             yield JobProgress(counts)
+        elif self.json_lines:
+            yield JsonProgress(counts)
         elif not sys.stderr.isatty():
             yield LineProgress(counts)
         else:
@@ -124,7 +124,8 @@ class Console:
             traceback.print_exception(error, file=sys.stderr)
         text = sentence(error)
         if self.json_lines:
-            write_event("error", text=text, exit_code=code)
+            with suppress(OSError):  # where standard output itself is what failed
+                write_event("error", text=text, exit_code=code)
         say(text, mark="" if stopped else "Error:", colour="33" if stopped else "31")
         return code
 
@@ -157,7 +158,7 @@ def say(text: str, *, mark: str = "", colour: str = "") -> None:
 
 def write_event(event: str, **values: Any) -> None:
     """Write one line of JSON to standard output."""
-    print(json.dumps({"event": event, **values}, default=str), flush=True)
+    print(json.dumps(as_json({"event": event, **values}), allow_nan=False, default=str), flush=True)
 
 
 def show_table(table: Table) -> None:

@@ -30,6 +30,7 @@ import appdirs
 from nrrn_fiji import __version__
 
 from .files import write_whole
+from .reports import as_json
 from .resources import data_folder
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ __all__ = [
 DEFAULT_MODEL = "fibsem-medulla"
 FORMAT_VERSION = 1
 SUFFIX = ".safetensors"
+CHECKPOINT_SUFFIXES = (".pth", ".pt")
 CARD_KEY = "nrrn.card"
 # A card with the loss history of a month of training stays far below this.
 LARGEST_HEADER = 32 * 2**20
@@ -243,7 +245,7 @@ def load_model(name_or_path: str | Path | Model) -> Model:
     if isinstance(name_or_path, Model):
         return name_or_path
     path = Path(name_or_path).expanduser()
-    if path.suffix in (".pth", ".pt"):
+    if path.suffix in CHECKPOINT_SUFFIXES:
         raise ValueError(
             f"{path} is a PyTorch checkpoint, not a model file: import it first with "
             f"`nrrn models import {path}` or nrrn_fiji.import_checkpoint."
@@ -314,7 +316,7 @@ def install_model(path: str | Path, name: str | None = None, overwrite: bool = F
     """
     path = Path(path).expanduser()
     name = path.stem if name is None else name
-    if not NAME_PATTERN.fullmatch(name) or name.endswith(SUFFIX):
+    if not NAME_PATTERN.fullmatch(name) or name.endswith((SUFFIX, *CHECKPOINT_SUFFIXES)):
         raise ValueError(
             f"The name is {name!r}, but a model's name is made of letters, digits, dots, "
             "underscores and hyphens, without a suffix: choose another name."
@@ -324,9 +326,10 @@ def install_model(path: str | Path, name: str | None = None, overwrite: bool = F
     target = user_models_dir() / f"{name}{SUFFIX}"
     if target.exists() and not overwrite:
         raise FileExistsError(
-            f"A model named {name} is installed already: choose another name, or overwrite it."
+            f"A model named {name} is installed already: choose another name, or replace it with "
+            "--overwrite (overwrite=True)."
         )
-    imported = path.suffix in (".pth", ".pt")
+    imported = path.suffix in CHECKPOINT_SUFFIXES
     model = import_checkpoint(path) if imported else load_file(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     if imported:
@@ -530,18 +533,3 @@ def require_file(path: Path) -> None:
         raise ValueError(f"{path} is a folder, but a model is a single file: give the file.")
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}: check the path.")
-
-
-def as_json(value: Any) -> Any:
-    """Return ``value`` in JSON's own types; a number that JSON lacks (NaN, infinity) is null."""
-    if isinstance(value, Mapping):
-        return {str(key): as_json(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [as_json(item) for item in value]
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if hasattr(value, "tolist"):  # NumPy's numbers and arrays
-        return as_json(value.tolist())
-    if isinstance(value, float) and value - value != 0:
-        return None
-    return value

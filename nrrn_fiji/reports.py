@@ -6,10 +6,12 @@ The functions behind the command table return something with a ``summary`` for p
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-__all__ = ["Report", "Reportable", "Table", "readable_time"]
+__all__ = ["Report", "Reportable", "Table", "as_json", "readable_time"]
 
 
 class Table(NamedTuple):
@@ -54,3 +56,18 @@ def readable_time(seconds: float) -> str:
         if whole >= big:
             return f"{whole // big} {name_big} {whole % big // small} {name_small}"
     return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{whole} s"
+
+
+def as_json(value: Any) -> Any:
+    """Return ``value`` in JSON's own types; a number that JSON lacks (NaN, infinity) is null."""
+    if isinstance(value, Mapping):
+        return {str(key): as_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_json(item) for item in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, "tolist"):  # NumPy's numbers and arrays
+        return as_json(value.tolist())
+    if isinstance(value, float) and value - value != 0:
+        return None
+    return value

@@ -28,10 +28,10 @@ from .baselines.filters import FILTERS, Filter, Setting, filter_named, tune
 from .files import write_whole
 from .intensity import Source
 from .metrics import psnr
-from .models import Model, as_json, load_model, save_model
+from .models import Model, load_model, save_model
 from .plots import picture_grid
 from .progress import NoProgress, Progress
-from .reports import Report, Table
+from .reports import Report, Table, as_json
 from .scoring import ArraySource, Candidate, CleanSlices, Image, Level, Row, Steps, score
 from .settings import DenoiseSettings
 from .triplets import HELD_OUT
@@ -193,6 +193,8 @@ def table2(
         )
     known = FilterCache(cache, cache_key(scored, tuning)) if cache else None
     network = model_candidates(load_model(model), images, device) if model is not None else []
+    if cache:  # now that nothing can be refused any more
+        cache.parent.mkdir(parents=True, exist_ok=True)
     measured = {level: known.get(level) if known else None for level in levels}
     missing = sum(rows is None for rows in measured.values())
     steps = Steps(
@@ -273,7 +275,6 @@ def table2_files(
             "write_card is set, but there is no model file to write to: save the model first and "
             "give its file."
         )
-    out.mkdir(parents=True, exist_ok=True)
     images = (3, 2, 1) if all_images else (3,)
     start = time.monotonic()
     with open_volume(volume) as scored, open_volume(tuning) as other:

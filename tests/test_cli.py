@@ -9,6 +9,8 @@ import os
 import re
 import shlex
 import signal
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
@@ -390,6 +392,38 @@ def test_json_is_one_event_per_line(fake: Run) -> None:
     assert events[0]["text"] == "Computing on the CPU."
     assert {"done": 2, "total": 2, "counts": "slices"}.items() <= events[2].items()
     assert events[3] == {"event": "result", "path": "out.tif"}
+
+
+def test_quiet_json_is_the_result_alone(fake: Run) -> None:
+    code, out, err = fake("work a.tif --json -q")
+    assert (code, err) == (0, "")
+    assert json.loads(out) == {"event": "result", "path": "out.tif"}
+
+
+def test_json_has_no_numbers_that_json_lacks(capsys: pytest.CaptureFixture[str]) -> None:
+    values = {"psnr": float("inf"), "scores": (1.5, float("nan")), "path": Path("a"), "n": Clock}
+    console.write_event("result", **values)
+
+    def refuse(name: str) -> None:
+        pytest.fail(f"{name} is not JSON")
+
+    event = json.loads(capsys.readouterr().out, parse_constant=refuse)
+    assert event["psnr"] is None and event["scores"] == [1.5, None]
+    assert event["path"] == "a" and "Clock" in event["n"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a disk always full")
+@pytest.mark.parametrize("flags", [["--json"], []])
+def test_output_that_cannot_be_written_is_one_sentence(flags: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "nrrn_fiji", "models", "list", *flags],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert done.returncode == 1
+    assert done.stderr == "Error: No space left on device.\n"
 
 
 def test_an_error_in_json_is_also_a_sentence(fake: Run) -> None:

@@ -375,7 +375,7 @@ def test_a_user_installs_uses_and_removes_a_model(file: Path, user_models: Path)
 
 def test_installing_twice_asks(file: Path) -> None:
     models.install_model(file, "other")
-    with pytest.raises(FileExistsError, match="other is installed already"):
+    with pytest.raises(FileExistsError, match=r"other is installed already.*--overwrite"):
         models.install_model(file, "other")
     changed = models.save_model(file, NRRN(1, 4), {})
     assert models.install_model(file, "other", overwrite=True).hash == changed.hash
@@ -395,7 +395,9 @@ def test_what_is_no_model_is_not_installed(file: Path, user_models: Path) -> Non
     assert not user_models.exists()
 
 
-@pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "-x", "a b", "x.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["", "../up", "a/b", ".hidden", "-x", "a b", "x.safetensors", "x.pth", "x.pt"]
+)
 def test_a_name_that_is_no_name_is_refused(file: Path, name: str) -> None:
     with pytest.raises(ValueError, match="choose another name"):
         models.install_model(file, name)
@@ -462,6 +464,7 @@ def test_the_user_folder_is_the_systems_own(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_every_shipped_model_loads_and_has_a_whole_card() -> None:
+    assert models.DEFAULT_MODEL in {entry.name for entry in models.known_models()}
     for entry in models.known_models():
         model = models.load_model(entry.name)
         assert entry.origin == "shipped"

@@ -367,3 +367,8 @@ def test_misuse_gets_one_sentence(files, model, tmp_path):
     )
     with pytest.raises(ValueError, match="2 channels and 1 time points"):
         table2_files(channels, files[1], None, tmp_path / "out", slices=(1,), tuning_slices=(1,))
+    with pytest.raises(ValueError, match="volume are 99"):
+        table2_files(*files, None, tmp_path / "out", slices=(99,), tuning_slices=(1,))
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        table2_files(tmp_path / "none.tif", files[1], None, tmp_path / "out")
+    assert not (tmp_path / "out").exists(), "what is refused leaves nothing behind"

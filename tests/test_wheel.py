@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -9,6 +10,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+from nrrn_fiji.models import DEFAULT_MODEL
 
 ROOT = Path(__file__).parents[1]
 QUESTION = """
@@ -61,7 +64,11 @@ def test_the_wheel_finds_models_scripts_and_examples(installed: Path, tmp_path: 
     assert Path(package) == installed / "nrrn_fiji"
     assert Path(checkout) == ROOT / "nrrn_fiji"
     assert found == expected
-    assert "README.md" in found[0]
+    files, scripts, examples, names = map(ast.literal_eval, (t[t.index("[") :] for t in found))
+    assert "README.md" in files
+    assert DEFAULT_MODEL in names, "a wheel without its model cannot denoise"
+    assert {"fibsem_medulla.tif", "fibsem_medulla_noisy.tif"} <= set(examples)
+    assert any(script.endswith(".ijm") for script in scripts)
 
 
 def test_the_wheel_is_typed_and_has_its_command(installed: Path) -> None:
