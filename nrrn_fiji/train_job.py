@@ -12,7 +12,7 @@ from __future__ import annotations
 import csv
 import io
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -36,6 +36,7 @@ from nrrn_fiji.reports import readable_time
 from nrrn_fiji.settings import TrainSettings
 from nrrn_fiji.training_data import fingerprint, read_stacks
 from nrrn_fiji.triplets import Batch, TrainingStack, TripletSampler, split
+from nrrn_fiji.volumes import Volume
 
 __all__ = ["TrainReport", "train", "train_files"]
 
@@ -46,6 +47,8 @@ FINE_TUNE_RATE = 0.3
 """Fine-tuning starts from a good place: its default learning rate is smaller by this factor."""
 
 SMALLEST_CROP = 16
+
+Watch = Callable[[training.History, NDArray[np.float32], NDArray[np.float32]], None]
 
 
 @dataclass(frozen=True)
@@ -160,7 +163,7 @@ def train(
 
 
 def train_files(
-    stacks: Sequence[NDArray[Any] | str | Path],
+    stacks: Sequence[NDArray[Any] | str | Path | Volume],
     out: str | Path,
     settings: TrainSettings,
     *,
@@ -169,6 +172,7 @@ def train_files(
     overwrite: bool = False,
     description: str = "",
     licence: str = "",
+    watch: Watch | None = None,
     progress: Progress | None = None,
 ) -> TrainReport:
     """Train with settings; see :func:`train`.
@@ -177,6 +181,9 @@ def train_files(
     ----------
     description, licence
         What to write into the model's card.
+    watch
+        Shown the course of the training and a held-out sample, noisy and denoised, (Y, X) on about
+        [0, 1], after every validation.
     """
     progress = progress or NoProgress()
     out = model_path(out)
@@ -202,11 +209,11 @@ def train_files(
 
         def look(snapshot: training.Snapshot) -> None:
             write_course(files, snapshot.history, job.settings)
-            sample_picture(
-                *denoised_sample(snapshot.network, job.example, job.settings),
-                files.sample,
-                f"Held-out sample at step {snapshot.history.step}",
-            )
+            sample = denoised_sample(snapshot.network, job.example, job.settings)
+            title = f"Held-out sample at step {snapshot.history.step}"
+            sample_picture(*sample, files.sample, title)
+            if watch is not None:
+                watch(snapshot.history, *sample)
 
         try:
             history, best = training.train(
@@ -393,7 +400,7 @@ class Job:
 
 
 def prepare(
-    stacks: Sequence[NDArray[Any] | str | Path],
+    stacks: Sequence[NDArray[Any] | str | Path | Volume],
     settings: TrainSettings,
     fine_tune: str | Path | Model | None,
     progress: Progress,

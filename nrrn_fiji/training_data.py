@@ -30,7 +30,7 @@ RUN = 16
 
 
 def read_stacks(
-    stacks: Sequence[NDArray[Any] | str | Path],
+    stacks: Sequence[NDArray[Any] | str | Path | Volume],
     intensity: tuple[float, float] | None,
     progress: Progress,
 ) -> list[TrainingStack]:
@@ -42,7 +42,7 @@ def read_stacks(
         raise ValueError("No stack was given, but training needs at least one: name a file.")
     read = []
     for source in stacks:
-        with open_volume(source) as volume:
+        with source if isinstance(source, Volume) else open_volume(source) as volume:
             for note in volume.notes:
                 progress.message(note)
             shape = volume.shape

@@ -5,13 +5,26 @@ This module must never do any work: each command has a module of its own.
 
 from __future__ import annotations
 
+from .compare import compare_entry
+from .library import help_entry, models_entry
 from .measure import extensions_entry, measure_entry
 from .plugin import Entry
-from .stacks import add_noise_entry, denoise_entry
+from .stacks import add_noise_entry, denoise_entry, preview_entry
+from .training import train_entry
 
 __all__ = ["entries"]
 
 
 def entries() -> tuple[Entry, ...]:
     """Return every command, in the order of the menu."""
-    return (denoise_entry(), add_noise_entry(), measure_entry(), extensions_entry())
+    return (
+        denoise_entry(),
+        preview_entry(),
+        train_entry(),
+        add_noise_entry(),
+        measure_entry(),
+        compare_entry(),
+        models_entry(),
+        help_entry(),
+        extensions_entry(),
+    )

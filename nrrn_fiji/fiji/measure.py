@@ -32,6 +32,7 @@ __all__ = ["Measured", "extensions_entry", "measure_entry", "measured"]
 
 ALL, TABLE = "all", "table"
 COLOURS = ("#1f5fa8", "#c2571a")
+FILLS = ("#b9cfe9", "#f2c9ae")
 BOX_WIDTH = 60  # pixels on the screen
 SMALLEST_FOR_LEVEL = 8
 """Edge of the smallest part whose noise level is estimated, in pixels."""
@@ -190,7 +191,7 @@ def profile_along(
         across = float(roi.x2d - roi.x1d) * float(calibration.pixelWidth)
         down = float(roi.y2d - roi.y1d) * float(calibration.pixelHeight)
         step = float(np.hypot(across, down)) / max(len(profile) - 1, 1)
-    return profile, np.arange(len(profile)) * step, unit
+    return profile, np.arange(len(profile), dtype=np.float64) * np.float64(step), unit
 
 
 # --- the command -------------------------------------------------------------------------------
@@ -286,21 +287,24 @@ def box_plot(found: Sequence[Measured]) -> Any:
     plot.setFrameSize(150 + 170 * len(found), 320)
     boxes = [one.box for one in found]
     low, high = min(box[0] for box in boxes), max(box[4] for box in boxes)
-    room = 0.08 * (high - low) or 1.0
-    plot.setLimits(0.5, len(found) + 0.5, low - room, high + room)
+    room = (high - low) or 1.0
+    plot.setLimits(-0.5, len(found) - 0.5, low - 0.08 * room, high + 0.25 * room)
+    # ImageJ writes texts in braces, from 0 on, instead of numbers.
+    names = ",".join(shortened(one.title).replace(",", " ") for one in found)
+    plot.setXYLabels(f"{{{names}}}", "Grey value")
     flags = jpype.JClass("ij.gui.Plot")
-    plot.setFormatFlags(flags.Y_NUMBERS | flags.Y_GRID | flags.Y_TICKS)
+    plot.setFormatFlags(flags.X_NUMBERS | flags.Y_NUMBERS | flags.Y_GRID | flags.Y_TICKS)
     for number, (one, box) in enumerate(zip(found, boxes, strict=True)):
         coordinates = jpype.JClass("java.util.ArrayList")()
-        coordinates.add(jpype.JArray(jpype.JFloat)([float(number + 1), *box]))
-        plot.setColor(COLOURS[number], COLOURS[number] + "55")
+        coordinates.add(jpype.JArray(jpype.JFloat)([float(number), *box]))
+        plot.setColor(COLOURS[number], FILLS[number])
         plot.setLineWidth(2)
         plot.drawShapes(f"boxes width={BOX_WIDTH}", coordinates)
         plot.setColor("black")
         plot.setJustification(jpype.JClass("ij.gui.Plot").CENTER)
         # Text is placed in the frame, from 0 to 1 along x, down from the top along y.
         centre = (number + 0.5) / len(found)
-        plot.addLabel(centre, 0.05, f"{shortened(one.title)}\nIQR {one.iqr:.4g}")
+        plot.addLabel(centre, 0.05, f"IQR {one.iqr:.4g}\nSD {one.deviation:.4g}")
     return plot
 
 

@@ -1,4 +1,4 @@
-"""Commands that make a new stack from the open one: Denoise Stack… and Add Noise….
+"""Commands that make a new image from the open one: Denoise Stack…, Preview… and Add Noise….
 
 The work is that of the command line, so settings, pixels and records are the same.  This module
 must never change the image it is given, and never show a result that is not whole.
@@ -18,10 +18,12 @@ from ..settings import DenoiseSettings
 from .images import volume_of
 from .plugin import Entry, Plugin, options_of, unused_title
 
-__all__ = ["add_noise_entry", "denoise_entry"]
+__all__ = ["add_noise_entry", "denoise_entry", "preview_entry"]
 
 # What a run into files needs and a run on the open image does not.
 FILE_OPTIONS = ("source", "out", "noise_out", "units_out", "overwrite", "restart")
+# What makes no difference to the pixels of one slice, or would make the slice another one.
+NOT_FOR_PREVIEW = ("slices", "z_axis", "scans", "tile", "slab")
 NOISE_TO_BEGIN_WITH = 25.0
 
 
@@ -95,6 +97,39 @@ def time_needed(imp: Any, values: dict[str, Any]) -> str:
     seconds = estimate_seconds(network, plan, count) * stacks
     images = "1 slice" if count * stacks == 1 else f"{count * stacks} slices"
     return f"About {readable_time(seconds)} for {images} on {describe(choose_device(plan.device))}."
+
+
+def preview_entry() -> Entry:
+    """Return Preview…"""
+    command = find_command("denoise")
+    each = Option(
+        name="each",
+        label="Show after each unit",
+        help="Show a small stack: the slice after every building unit, and at the end.",
+        kind=Kind.FLAG,
+        default=False,
+    )
+
+    def once(plugin: Plugin, values: dict[str, Any]) -> None:
+        from .preview import preview  # torch is imported when it is first needed
+
+        preview(plugin, values)
+
+    def follow(plugin: Plugin) -> None:
+        from .preview import follow
+
+        follow(plugin)
+
+    return Entry(
+        label="Preview...",
+        name="NRRN Preview...",
+        key="preview",
+        summary="Show the denoised slice, or the selection in it, while you choose settings.",
+        options=(*options_of(command, *FILE_OPTIONS, *NOT_FOR_PREVIEW), each),
+        check=command.make_settings,
+        run=once,
+        window=follow,
+    )
 
 
 def add_noise_entry() -> Entry:

@@ -1,0 +1,143 @@
+"""Compare: two images side by side, with linked slices and zoom.
+
+ImageJ tells nobody of a change of zoom, so both windows are looked at several times a second, and
+the one that moved leads.  This module must never change pixels, nor keep a closed image.
+
+Source: ``ij.gui.ImageCanvas`` and ``ij.gui.ImageWindow`` of ImageJ 1.54p.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, NamedTuple
+
+import jpype
+
+from ..image import parse_provenance
+from .dialogs import OpenImage
+from .plugin import Entry, Plugin
+
+__all__ = ["View", "compare_entry", "view_of"]
+
+SECONDS_BETWEEN_LOOKS = 0.05
+
+
+def compare_entry() -> Entry:
+    """Return Compare…"""
+    return Entry(
+        label="Compare...",
+        name="NRRN Compare...",
+        key="compare",
+        summary="Put two images side by side, with linked slices and zoom.",
+        options=(
+            OpenImage(name="first", label="Left image", help="On the left.", required=True),
+            OpenImage(name="second", label="Right image", help="On the right.", required=True),
+        ),
+        run=compare,
+        start=likely_pair,
+    )
+
+
+def likely_pair(imp: Any) -> dict[str, Any]:
+    """Return the titles of an image and what was made from it, or of two that are open."""
+    windows = jpype.JClass("ij.WindowManager")
+    found = [windows.getImage(int(number)) for number in windows.getIDList() or ()]
+    sources = {str(other.getTitle()): source_of(other) for other in found if other is not None}
+    title = str(imp.getTitle())
+    made = [other for other, source in sources.items() if source == title and other != title]
+    if made:
+        return {"first": title, "second": made[-1]}
+    source = source_of(imp)
+    if source in sources and source != title:
+        return {"first": source, "second": title}
+    others = [other for other in sources if other != title]
+    return {"first": title, "second": others[0] if others else title}
+
+
+def source_of(imp: Any) -> str | None:
+    """Return the title of the image that this one was made from, as its Info records it."""
+    record = parse_provenance(str(imp.getProperty("Info") or ""))
+    return None if record is None else str(record.get("input"))
+
+
+def compare(plugin: Plugin, values: dict[str, Any]) -> None:
+    """Put two images side by side and link them."""
+    if plugin.without_dialogs(None):
+        raise ValueError("Comparing needs windows to look at: leave it out without a screen.")
+    pair = likely_pair(plugin.current_image()) | values
+    first, second = plugin.open_image(pair["first"]), plugin.open_image(pair["second"])
+    if first.getID() == second.getID():
+        raise ValueError(
+            f"first and second are both {pair['first']!r}: open two images to compare them."
+        )
+    place_beside(first, second)
+    threading.Thread(target=link, args=(first, second), name="nrrn-compare", daemon=True).start()
+
+
+def place_beside(first: Any, second: Any) -> None:
+    """Move and zoom two windows such that they fill the screen side by side."""
+    space = jpype.JClass("ij.gui.GUI").getMaxWindowBounds(first.getWindow())
+    half = int(space.width) // 2
+    for number, imp in enumerate((first, second)):
+        window = imp.getWindow()
+        window.setLocationAndSize(
+            int(space.x) + number * half, int(space.y) + 110, half, int(space.height) - 120
+        )
+        window.toFront()
+
+
+class View(NamedTuple):
+    """What a window shows."""
+
+    position: tuple[int, int, int]
+    magnification: float
+    part: tuple[int, int, int, int]
+
+
+def view_of(imp: Any) -> View | None:
+    """Return what an image's window shows; None if it was closed."""
+    window, canvas = imp.getWindow(), imp.getCanvas()
+    if window is None or canvas is None or window.isClosed():
+        return None
+    position = tuple(int(n) for n in imp.convertIndexToPosition(imp.getCurrentSlice()))
+    part = canvas.getSrcRect()
+    rectangle = (int(part.x), int(part.y), int(part.width), int(part.height))
+    return View(
+        (position[0], position[1], position[2]), float(canvas.getMagnification()), rectangle
+    )
+
+
+def show_view(imp: Any, view: View) -> None:
+    """Make a window show the same as another one, as far as its image allows."""
+    now = view_of(imp)
+    if now is None:
+        return
+    if view.position != now.position:
+        counts = (imp.getNChannels(), imp.getNSlices(), imp.getNFrames())
+        wanted = [min(n, int(most)) for n, most in zip(view.position, counts, strict=True)]
+        if imp.isHyperStack():
+            imp.setPosition(*wanted)
+        else:
+            imp.setSlice(imp.getStackIndex(*wanted))
+    if (view.magnification, view.part) != (now.magnification, now.part):
+        canvas = imp.getCanvas()
+        canvas.setMagnification(view.magnification)
+        part = jpype.JClass("java.awt.Rectangle")(*view.part)
+        canvas.setSourceRect(part)
+        canvas.repaint()
+
+
+def link(first: Any, second: Any) -> None:
+    """Let each image follow the other until one of them is closed."""
+    seen = [view_of(first), None]
+    pause = threading.Event()
+    while True:
+        views = [view_of(first), view_of(second)]
+        if views[0] is None or views[1] is None:
+            return
+        if views[0] != seen[0] or seen[1] is None:
+            show_view(second, views[0])
+        elif views[1] != seen[1]:
+            show_view(first, views[1])
+        seen = [view_of(first), view_of(second)]
+        pause.wait(SECONDS_BETWEEN_LOOKS)

@@ -1,0 +1,148 @@
+"""Models… and Help: the list of models, and what there is to know, in ImageJ's windows.
+
+This module must never delete or replace anything but the model that was named.
+"""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import jpype
+
+from .. import __version__
+from ..catalogue import import_model, list_models, remove_installed, show_model
+from ..commands import Kind, Option
+from ..models import user_models_dir
+from ..reports import Report
+from .plugin import Entry, Plugin
+
+__all__ = ["help_entry", "models_entry"]
+
+LIST, SHOW, IMPORT, REMOVE = "list", "show", "import", "remove"
+
+
+def models_entry() -> Entry:
+    """Return Models…"""
+    return Entry(
+        label="Models...",
+        name="NRRN Models...",
+        key="models",
+        summary="List, show, import and remove models.",
+        options=(
+            Option(
+                name="action",
+                label="What to do",
+                help="list: all models; show: what is known of one; import: a model file into the "
+                "list; remove: one of your own from the list, and its file.",
+                kind=Kind.TEXT,
+                default=LIST,
+                choices=(LIST, SHOW, IMPORT, REMOVE),
+            ),
+            Option(name="model", label="Model", help="To show or to remove.", kind=Kind.MODEL),
+            Option(
+                name="file",
+                label="File to import",
+                help="A .safetensors file, or a published checkpoint (.pth).",
+                kind=Kind.TEXT,
+            ),
+            Option(
+                name="name",
+                label="Its name in the list",
+                help="For import; that of the file when left out.",
+                kind=Kind.TEXT,
+            ),
+        ),
+        run=models,
+        needs_image=False,
+    )
+
+
+def models(plugin: Plugin, values: dict[str, Any]) -> None:
+    """Do what was asked with the list of models, and say what came of it."""
+    action = values.get("action", LIST)
+    if action in (SHOW, REMOVE) and "model" not in values:
+        raise ValueError(f"model is missing: choose which model to {action}.")
+    if action == SHOW:
+        tell(plugin, "Model", show_model(values["model"]).summary)
+    elif action == REMOVE:
+        tell(plugin, "Models", remove_installed(values["model"]).summary)
+    elif action == IMPORT:
+        if "file" not in values:
+            raise ValueError("file is missing: choose the model file to import.")
+        done = import_model(Path(values["file"]).expanduser(), values.get("name"))
+        tell(plugin, "Models", done.summary.splitlines()[0])
+    else:
+        tell(plugin, "Models", as_text(list_models()))
+
+
+def as_text(report: Report) -> str:
+    """Return a report with its table as aligned lines."""
+    lines = []
+    if report.table is not None:
+        rows = [report.table.header, *report.table.rows]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            lines.append("  ".join(cells).rstrip())
+    return "\n".join([*lines, "", report.summary])
+
+
+def tell(plugin: Plugin, title: str, text: str) -> None:
+    """Show a text in a window, or in the log where there is no screen."""
+    if plugin.app.headless:
+        jpype.JClass("ij.IJ").log(text)
+        return
+    window = jpype.JClass("ij.text.TextWindow")(f"NRRN {title}", text, 760, 480)
+    panel = window.getTextPanel()
+    panel.setFont(jpype.JClass("java.awt.Font")("Monospaced", 0, 12), False)
+
+
+# --- help --------------------------------------------------------------------------------------
+
+
+def help_entry() -> Entry:
+    """Return Help."""
+    return Entry(
+        label="Help",
+        name="NRRN Help",
+        key="help",
+        summary="Say what the commands do, and how macros call them.",
+        run=show_help,
+        needs_image=False,
+    )
+
+
+def show_help(plugin: Plugin, values: dict[str, Any]) -> None:
+    """Show what there is to know, in a window or in the log."""
+    if plugin.app.headless:
+        for entry in plugin.entries.values():
+            jpype.JClass("ij.IJ").log(f"{entry.command}: {entry.summary}")
+        return
+    jpype.JClass("ij.gui.HTMLDialog")("NRRN Help", help_page(plugin), False)
+
+
+def help_page(plugin: Plugin) -> str:
+    """Return the help as a page of HTML."""
+    rows = []
+    for entry in plugin.entries.values():
+        keys = ", ".join(option.name for option in entry.options)
+        rows.append(
+            f"<p><b>{escape(entry.label)}</b><br>{escape(entry.summary)}<br>"
+            f'<code>run("{escape(entry.command)}", "…");</code>'
+            + (f" with {escape(keys)}" if keys else "")
+            + "</p>"
+        )
+    return (
+        f"<html><body><h2>NRRN {escape(__version__)}</h2>"
+        "<p>Open a stack, try settings with <i>Preview…</i>, then run <i>Denoise Stack…</i>: the "
+        "result is a new image, and the source stays as it is. Where no model fits your data, "
+        "<i>Train on This Stack…</i> makes one from the noisy stack alone. Esc stops whatever "
+        "runs.</p>"
+        f"{''.join(rows)}"
+        '<p>In a macro, after <code>run("NRRN Macro Extensions");</code>, '
+        "<code>Ext.noiseLevel(sigma);</code> and <code>Ext.iqr(value);</code> put numbers of the "
+        "selection into variables.</p>"
+        f"<p>Your own models are in {escape(str(user_models_dir()))}.</p></body></html>"
+    )

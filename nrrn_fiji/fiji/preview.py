@@ -1,0 +1,222 @@
+"""Preview…: the slice that is shown, or the selection in it, denoised as the settings stand.
+
+What is computed is what Denoise Stack… would compute there: neighbours, grey range and surroundings
+of the selection are taken into account.  The preview follows the settings, the slice and the
+selection.  This module must never change the image, and never let work go on that nobody waits for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jpype
+import numpy as np
+from numpy.typing import NDArray
+
+from ..commands import find_command
+from ..denoise_job import StackSource
+from ..denoising import denoise_slabs
+from ..image import Volume
+from ..intensity import grey_range
+from ..models import DEFAULT_MODEL, load_model
+from ..network import receptive_radius
+from ..plan import make_plan
+from ..progress import Cancelled, NoProgress
+from ..settings import DenoiseSettings
+from .dialogs import Form, watched
+from .images import volume_of
+from .plugin import Plugin, message_of, unused_title
+from .training import float_processor
+
+__all__ = ["follow", "preview", "preview_of"]
+
+
+class Part:
+    """A rectangle of a stack as the engine's source."""
+
+    def __init__(self, source: StackSource, rows: slice, columns: slice):
+        self._source, self._rows, self._columns = source, rows, columns
+        depth = source.shape[0]
+        self.shape = (depth, rows.stop - rows.start, columns.stop - columns.start)
+        self.dtype = source.dtype
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """Return slices ``start`` … ``stop - 1`` of the rectangle."""
+        whole = self._source.read(start, stop)
+        return np.ascontiguousarray(whole[:, self._rows, self._columns])
+
+
+class Until(NoProgress):
+    """Progress that is cancelled by a function's word."""
+
+    def __init__(self, stale: Callable[[], bool]):
+        self._stale = stale
+
+    @property
+    def cancelled(self) -> bool:  # type: ignore[override]
+        """Whether nobody waits any more."""
+        return self._stale()
+
+
+def preview_of(
+    volume: Volume,
+    place: tuple[int, int, int],
+    area: tuple[int, int, int, int] | None,
+    values: dict[str, Any],
+    *,
+    span: tuple[float, float] | None = None,
+    stale: Callable[[], bool] = lambda: False,
+) -> tuple[NDArray[Any], list[str]]:
+    """Denoise a part of a slice.
+
+    Parameters
+    ----------
+    volume
+        The image.
+    place
+        Channel, slice and time point, counted from 0.
+    area
+        Left, top, width and height of the part in pixels; the whole slice when None.
+    values
+        Values of the command's options.
+    span
+        Grey values that map to 0 and 1, if they are known already.
+    stale
+        Asked whether the work should be given up.
+
+    Returns
+    -------
+    images
+        (1, height, width) of the image's type, or with ``each`` (units + 1, height, width).
+    names
+        One for each.
+    """
+    channel, z, time = place
+    settings: DenoiseSettings = find_command("denoise").make_settings(values)
+    network = load_model(values.get("model", DEFAULT_MODEL)).network
+    units = network.check_units(settings.units)
+    source = StackSource(volume, channel, time)
+    height, width = volume.shape.y, volume.shape.x
+    left, top, wide, high = area or (0, 0, width, height)
+    halo = receptive_radius(units, final=units == network.units)
+    rows = slice(max(top - halo, 0), min(top + high + halo, height))
+    columns = slice(max(left - halo, 0), min(left + wide + halo, width))
+    part = Part(source, rows, columns)
+    if span is None:
+        span = span_of(volume, channel, settings)
+    each = values.get("each", False)
+    plan = make_plan(part.shape, part.dtype, network, settings, span, want_units=each)
+    blocks = denoise_slabs(
+        part, network, plan, slices=range(z, z + 1), want_units=each, progress=Until(stale)
+    )
+    block = next(iter(blocks))
+    inside = np.s_[
+        top - rows.start : top - rows.start + high,
+        left - columns.start : left - columns.start + wide,
+    ]
+    if block.units is None:
+        return block.image[(slice(None), *inside)], ["denoised"]
+    names = [f"after unit {number}" for number in range(1, units + 1)]
+    images = block.units[(slice(None), 0, *inside)]
+    return images, [*names, "final"][: len(images)]
+
+
+def span_of(volume: Volume, channel: int, settings: DenoiseSettings) -> tuple[float, float]:
+    """Return the grey values that map to 0 and 1 in a channel."""
+    sources = [StackSource(volume, channel, time) for time in range(volume.shape.t)]
+    measured = grey_range(*sources, asked=settings.intensity)
+    return measured.low, measured.high
+
+
+def where(imp: Any) -> tuple[tuple[int, int, int], tuple[int, int, int, int] | None]:
+    """Return the place of the slice that an image shows, and the part that is selected."""
+    channel, z, time = (int(n) - 1 for n in imp.convertIndexToPosition(imp.getCurrentSlice()))
+    roi = imp.getRoi()
+    area = None
+    if roi is not None and roi.isArea():
+        bounds = roi.getBounds()
+        left, top = max(int(bounds.x), 0), max(int(bounds.y), 0)
+        wide = min(int(bounds.x + bounds.width), int(imp.getWidth())) - left
+        high = min(int(bounds.y + bounds.height), int(imp.getHeight())) - top
+        if wide > 0 and high > 0:
+            area = (left, top, wide, high)
+    return (channel, z, time), area
+
+
+def picture(imp: Any, images: NDArray[Any], names: list[str]) -> Any:
+    """Return an ``ij.ImagePlus`` of previews, shown with the grey values of their source."""
+    stack = jpype.JClass("ij.ImageStack")(images.shape[2], images.shape[1])
+    for image, name in zip(images, names, strict=True):
+        stack.addSlice(name, float_processor(np.ascontiguousarray(image, np.float32)))
+    made = jpype.JClass("ij.ImagePlus")(f"Preview of {imp.getTitle()}", stack)
+    calibration = imp.getCalibration().copy()
+    shift = 0
+    if imp.getBitDepth() == 16 and calibration.isSigned16Bit():
+        shift = 32768  # ImageJ's display range is that of the stored values
+    calibration.setFunction(jpype.JClass("ij.measure.Calibration").NONE, None, "Gray Value")
+    made.setCalibration(calibration)
+    made.setDisplayRange(imp.getDisplayRangeMin() - shift, imp.getDisplayRangeMax() - shift)
+    made.changes = False
+    return made
+
+
+def preview(plugin: Plugin, values: dict[str, Any]) -> None:
+    """Show a preview once, for macros."""
+    imp = plugin.current_image()
+    made = picture(imp, *preview_of(volume_of(imp), *where(imp), values))
+    made.setTitle(unused_title(str(made.getTitle())))
+    made.show()
+
+
+def follow(plugin: Plugin) -> None:
+    """Show a preview that follows settings, slice and selection until its dialog is closed."""
+    imp = plugin.current_image()
+    volume = volume_of(imp)
+    entry = plugin.entries["preview"]
+    dialog = jpype.JClass("ij.gui.NonBlockingGenericDialog")("Preview of " + str(imp.getTitle()))
+    form = Form(dialog, [option for option in entry.options if not option.expert], {}, imp)
+    dialog.addMessage(" " * 70)
+    line = dialog.getMessage()
+    dialog.setOKLabel("Close")
+    dialog.hideCancelButton()
+    spans: dict[Any, tuple[float, float]] = {}
+    shown: list[Any] = []
+
+    def renew(seen: Any, stale: Callable[[], bool]) -> None:
+        (place, area), texts = seen
+        try:
+            line.setText("Computing …")
+            values = form.parsed(texts)
+            settings = find_command("denoise").make_settings(values)
+            key = (place[0], settings.intensity)
+            if key not in spans:
+                spans[key] = span_of(volume, place[0], settings)
+            images, names = preview_of(volume, place, area, values, span=spans[key], stale=stale)
+            made = picture(imp, images, names)
+            if stale():
+                return
+            if not shown or not shown[0].isVisible():
+                made.setTitle(unused_title(str(made.getTitle())))
+                made.show()
+                shown[:] = [made]
+            else:
+                slice_before = shown[0].getCurrentSlice()
+                shown[0].setStack(made.getStack())
+                shown[0].setSlice(min(slice_before, len(names)))
+                shown[0].setDisplayRange(made.getDisplayRangeMin(), made.getDisplayRangeMax())
+                shown[0].updateAndDraw()
+                shown[0].changes = False
+            part = "selection" if area else "slice"
+            line.setText(
+                f"Shown: {part} of slice {place[1] + 1}."
+                if area
+                else f"Shown: slice {place[1] + 1}."
+            )
+        except Cancelled:
+            return
+        except Exception as error:
+            line.setText(message_of(error)[:140])
+
+    with watched(lambda: (where(imp), form.texts()), renew):
+        dialog.showDialog()

@@ -1,0 +1,198 @@
+"""Train on This Stack…: a model from the open image, watched while it learns.
+
+The loss curve is an ImageJ plot and a held-out sample an image, both renewed after every
+validation.  Esc ends the training early; the best model so far is kept then too.  The model is in
+the list of models afterwards, with the name that was given.  This module must never replace a model
+that is there unless it is asked to.
+
+Source: ``ij.gui.Plot`` and ``ij.gui.PlotWindow`` of ImageJ 1.54p.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jpype
+import numpy as np
+from numpy.typing import NDArray
+
+from ..commands import Kind, Option, find_command
+from ..models import install_model, known_models, user_models_dir
+from ..progress import Cancelled
+from ..reports import readable_time
+from ..settings import TrainSettings
+from .images import java_array, pixels_to_java, volume_of
+from .plugin import Entry, Plugin, options_of, unused_title
+
+if TYPE_CHECKING:
+    from ..training import History
+
+__all__ = ["train_entry"]
+
+# The open image is the stack, and the model goes into the list.
+LEFT_OUT = ("stacks", "out", "resume", "scans")
+MINUTES_TO_BEGIN_WITH = 20.0
+
+
+def train_entry() -> Entry:
+    """Return Train on This Stack…"""
+    command = find_command("train")
+    name = Option(
+        name="name",
+        label="Name of the model",
+        help="Under this name the model is in the list afterwards; made from the image's name when "
+        "left out.",
+        kind=Kind.TEXT,
+    )
+    return Entry(
+        label="Train on This Stack...",
+        key="train",
+        summary="Train a model on the open stack. Esc ends the training and keeps the best model.",
+        options=(name, *options_of(command, *LEFT_OUT)),
+        check=command.make_settings,
+        run=train,
+        start=lambda imp: {
+            "name": free_name(str(imp.getTitle())),
+            "minutes": MINUTES_TO_BEGIN_WITH,
+        },
+    )
+
+
+def free_name(title: str) -> str:
+    """Return a name for a model of this image that no model has: "cortex.tif" -> "cortex"."""
+    stem = title.rsplit(".", 1)[0] if re.search(r"\.\w{1,4}$", title) else title
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip(".-_") or "model"
+    taken = {entry.name for entry in known_models()}
+    number, fresh = 1, name
+    while fresh in taken:
+        number += 1
+        fresh = f"{name}-{number}"
+    return fresh
+
+
+def train(plugin: Plugin, values: dict[str, Any]) -> None:
+    """Train on the open image and put the model into the list."""
+    from ..train_job import train_files
+
+    imp = plugin.current_image()
+    volume = volume_of(imp)
+    settings: TrainSettings = find_command("train").make_settings(values)
+    name = values.get("name") or free_name(volume.name)
+    overwrite = values.get("overwrite", False)
+    check_name(name, overwrite)
+    log = jpype.JClass("ij.IJ").log
+    folder = user_models_dir()
+    folder.mkdir(parents=True, exist_ok=True)
+    # Until it has ended the model is no model: it grows in a folder of its own.
+    with (
+        plugin.working_on(imp, "Train") as progress,
+        tempfile.TemporaryDirectory(prefix=".training-", dir=folder) as work,
+    ):
+        made = Path(work) / f"{name}.safetensors"
+        for note in volume.notes:
+            progress.message(note)
+        view = None if plugin.without_dialogs(None) else View(name)
+        try:
+            report = train_files(
+                [volume],
+                made,
+                settings,
+                fine_tune=values.get("fine_tune"),
+                description=values.get("description", ""),
+                licence=values.get("licence", ""),
+                watch=None if view is None else view.show,
+                progress=progress,
+            )
+            log(
+                f"Trained {name}: the best of {report.steps} steps is step {report.best_step}, "
+                f"after {readable_time(report.seconds)}."
+            )
+        except Cancelled as stopped:
+            if not made.is_file():
+                raise Cancelled("Stopped: there is no model yet.") from stopped
+            log(f"Training of {name} was ended early: the best model so far is kept.")
+        except Exception:
+            if made.is_file():
+                log(f"The best model so far is kept as {name}.")
+            raise
+        finally:
+            if made.is_file():
+                install_model(made, name, overwrite)
+    jpype.JClass("ij.IJ").showStatus(f"{name} is in the list of models now")
+
+
+def check_name(name: str, overwrite: bool) -> None:
+    """Refuse a name that cannot be installed, before any time is spent."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) or name.endswith(".safetensors"):
+        raise ValueError(
+            f"name is {name!r}, but a model's name is made of letters, digits, dots, underscores "
+            "and hyphens: choose another name."
+        )
+    for entry in known_models():
+        if entry.name == name and (entry.origin == "shipped" or not overwrite):
+            more = "" if entry.origin == "shipped" else ", or use overwrite"
+            raise FileExistsError(f"A model named {name} is there already: choose another{more}.")
+
+
+class View:
+    """The windows of a training: its loss curve and a held-out sample."""
+
+    def __init__(self, name: str):
+        self.name = name
+        self._window: Any = None
+        self._sample: Any = None
+
+    def show(
+        self, history: History, noisy: NDArray[np.float32], denoised: NDArray[np.float32]
+    ) -> None:
+        """Renew both windows; one that the user closed stays closed."""
+        plot = loss_plot(f"Training of {self.name}", history)
+        if self._window is None:
+            self._window = plot.show()
+        elif self._window.isVisible():
+            self._window.drawPlot(plot)
+        gap = np.ones((noisy.shape[0], 4), np.float32)
+        picture = np.hstack([noisy, gap, denoised]).astype(np.float32)
+        processor = float_processor(picture)
+        low, high = np.percentile(noisy, (0.5, 99.5))
+        processor.setMinAndMax(float(low), float(high))
+        if self._sample is None:
+            title = unused_title(f"Sample of {self.name} (noisy, denoised)")
+            self._sample = jpype.JClass("ij.ImagePlus")(title, processor)
+            self._sample.show()
+        elif self._sample.isVisible():
+            self._sample.setProcessor(processor)
+            self._sample.changes = False
+
+
+def loss_plot(title: str, history: History) -> Any:
+    """Return an ``ij.gui.Plot`` of the loss and the held-out error over the steps."""
+    from ..training import thinned
+
+    plot = jpype.JClass("ij.gui.Plot")(title, "Step", "Loss")
+    plot.setFrameSize(520, 300)
+    numbers = jpype.JArray(jpype.JDouble)
+    curves = [("Loss", "#9db8d8", thinned(history.losses))]
+    if history.validation:
+        curves.append(("Held-out error", "#c2571a", [list(pair) for pair in history.validation]))
+    for _, colour, pairs in curves:
+        steps, values = zip(*pairs, strict=True)
+        plot.setColor(colour)
+        plot.setLineWidth(2)
+        plot.add("line", numbers([float(s) for s in steps]), numbers([float(v) for v in values]))
+    plot.setAxisYLog(True)
+    plot.setLimitsToFit(False)
+    plot.setColor("black")
+    plot.addLegend("\n".join(label for label, _, _ in curves))
+    return plot
+
+
+def float_processor(picture: NDArray[np.float32]) -> Any:
+    """Return an ``ij.process.FloatProcessor`` of a picture (Y, X)."""
+    pixels = java_array(picture.size, picture.dtype)
+    pixels_to_java(picture, pixels)
+    height, width = picture.shape
+    return jpype.JClass("ij.process.FloatProcessor")(width, height, pixels)
