@@ -20,6 +20,7 @@ import shutil
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,7 @@ __all__ = [
 ]
 
 FIJI_VARIABLES = ("NRRN_FIJI", "FIJI_HOME")
+SECONDS_FOR_JAVA_TO_END = 5.0
 OLDEST_JAVA = 11  # JPype 1.6 and scyjava 1.12 dropped Java 8.
 
 # The original ImageJ and what its patched headless mode needs.  parsington is pinned because the
@@ -495,6 +497,9 @@ def start(
     arguments += [f"-Dplugins.dir={own}", f"-Dimagej.dir={own}"]
     _start_java(java, jars, [*arguments, *options], wrapped=folder is not None)
     _running = _wrap_fiji(folder, headless, java) if folder else _wrap_imagej(headless, java)
+    import scyjava
+
+    scyjava.when_jvm_stops(_let_java_end)  # after what closes Fiji's own threads
     return _running
 
 
@@ -573,6 +578,30 @@ def _end_workers() -> None:
 
     if jpype.isJVMStarted():
         jpype.JClass("ij.util.ThreadUtil").threadPoolExecutor.shutdownNow()
+
+
+def _let_java_end() -> None:
+    """See to it that Python can end: Java would wait for its threads, some of which never end.
+
+    ImageJ's pool of threads is such a one; it ends with ``System.exit``, which would take Python
+    along.  What is left after some seconds is not waited for.
+    """
+    import jpype
+
+    jpype.JClass("ij.util.ThreadUtil").threadPoolExecutor.shutdown()
+    if not jpype.JClass("java.awt.GraphicsEnvironment").isHeadless():
+        for window in jpype.JClass("java.awt.Window").getWindows():
+            window.dispose()
+    thread = jpype.JClass("java.lang.Thread")
+    end = time.monotonic() + SECONDS_FOR_JAVA_TO_END
+    while any(
+        not one.isDaemon() and one.isAlive() and not one.equals(thread.currentThread())
+        for one in thread.getAllStackTraces().keySet()
+    ):
+        if time.monotonic() > end:
+            jpype.config.destroy_jvm = False
+            return
+        time.sleep(0.05)
 
 
 def _wrap_fiji(fiji: Path, headless: bool, java: Java) -> ImageJ:

@@ -286,6 +286,24 @@ def test_the_choices_of_a_start_hold_and_control_c_stays_with_python(
     assert last.strip() == "interrupted True"
 
 
+def test_python_ends_although_threads_of_java_do_not(app: jvm.ImageJ, in_new_python: Run) -> None:
+    which = "imagej=True" if app.fiji is None else f"{str(app.fiji)!r}"
+    done = in_new_python(
+        "import time\n"
+        "from nrrn_fiji import fiji\n"
+        f"fiji.start({which})\n"
+        "import jpype\n"
+        "J = jpype.JClass\n"
+        "work = jpype.JProxy('java.lang.Runnable', {'run': lambda: None})\n"
+        "J('ij.util.ThreadUtil').threadPoolExecutor.submit(work).get()\n"  # as its filters do
+        "wait = jpype.JProxy('java.lang.Runnable', {'run': lambda: time.sleep(600)})\n"
+        "J('java.lang.Thread')(wait).start()\n"
+        "print('the end')\n"
+    )  # would not return
+    assert done.returncode == 0, done.stderr
+    assert "the end" in done.stdout
+
+
 def test_no_screen_is_said_before_java_starts(in_new_python: Run) -> None:
     if platform.system() != "Linux":
         pytest.skip("only X11 tells beforehand")
