@@ -92,6 +92,8 @@ class View(NamedTuple):
     position: tuple[int, int, int]
     magnification: float
     part: tuple[int, int, int, int]
+    size: tuple[int, int]
+    """Width and height on the screen, in pixels."""
 
 
 def view_of(imp: Any) -> View | None:
@@ -119,11 +121,14 @@ def show_view(imp: Any, view: View) -> None:
             imp.setPosition(*wanted)
         else:
             imp.setSlice(imp.getStackIndex(*wanted))
-    if (view.magnification, view.part) != (now.magnification, now.part):
+    if view[1:] != now[1:]:
         canvas = imp.getCanvas()
+        if view.size != now.size:
+            canvas.setSize(*view.size)
+            imp.getWindow().pack()
+        # This sets a magnification of its own, so that comes last.
+        canvas.setSourceRect(jpype.JClass("java.awt.Rectangle")(*view.part))
         canvas.setMagnification(view.magnification)
-        part = jpype.JClass("java.awt.Rectangle")(*view.part)
-        canvas.setSourceRect(part)
         canvas.repaint()
 
 

@@ -161,6 +161,20 @@ def picture(imp: Any, images: NDArray[Any], names: list[str]) -> Any:
     return made
 
 
+def put_beside(made: Any, imp: Any) -> None:
+    """Move a window to the right of another, or to its left, if the screen has room there."""
+    one, other = imp.getWindow(), made.getWindow()
+    if one is None or other is None:
+        return
+    screen = jpype.JClass("ij.gui.GUI").getMaxWindowBounds(one)
+    right = int(one.getX() + one.getWidth())
+    left = int(one.getX()) - int(other.getWidth())
+    if right + int(other.getWidth()) <= int(screen.x + screen.width):
+        other.setLocation(right, one.getY())
+    elif left >= int(screen.x):
+        other.setLocation(left, one.getY())
+
+
 def preview(plugin: Plugin, values: dict[str, Any]) -> None:
     """Show a preview once, for macros."""
     imp = plugin.current_image()
@@ -198,12 +212,14 @@ def follow(plugin: Plugin) -> None:
                 return
             if not shown or not shown[0].isVisible():
                 made.setTitle(unused_title(str(made.getTitle())))
+                made.setSlice(len(names))
                 made.show()
+                put_beside(made, imp)
                 shown[:] = [made]
             else:
-                slice_before = shown[0].getCurrentSlice()
+                before, position = shown[0].getStackSize(), shown[0].getCurrentSlice()
                 shown[0].setStack(made.getStack())
-                shown[0].setSlice(min(slice_before, len(names)))
+                shown[0].setSlice(position if before == len(names) else len(names))
                 shown[0].setDisplayRange(made.getDisplayRangeMin(), made.getDisplayRangeMax())
                 shown[0].updateAndDraw()
                 shown[0].changes = False
