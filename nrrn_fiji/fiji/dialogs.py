@@ -49,7 +49,9 @@ def label_of(option: Option, imp: Any = None) -> str:
     name = option.name[0].upper() + option.name[1:]
     if option.kind is Kind.SLICES and imp is not None:
         return f"{name} (1-{volume_of(imp).shape.z}, all when empty)"
-    words = [] if option.label.lower() == option.name.lower() else [option.label.lower()]
+    words = [option.label.lower()]
+    if words[0].split()[0] == option.name.lower():  # ImageJ's key is its first word already
+        name, words = option.label, []
     words += [option.unit] if option.unit and option.unit not in option.label.lower() else []
     return f"{name} ({', '.join(words)})" if words else name
 

@@ -81,7 +81,6 @@ def time_needed(imp: Any, values: dict[str, Any]) -> str:
     """Return how long denoising an image would take, from timing one tile."""
     from ..denoise_job import check_slices
     from ..denoising import estimate_seconds
-    from ..device import choose_device, describe
     from ..plan import make_plan
 
     settings: DenoiseSettings = find_command("denoise").make_settings(values)
@@ -96,7 +95,7 @@ def time_needed(imp: Any, values: dict[str, Any]) -> str:
     stacks = volume.shape.c * volume.shape.t
     seconds = estimate_seconds(network, plan, count) * stacks
     images = "1 slice" if count * stacks == 1 else f"{count * stacks} slices"
-    return f"About {readable_time(seconds)} for {images} on {describe(choose_device(plan.device))}."
+    return f"About {readable_time(seconds)} for {images} ({plan.device})."
 
 
 def preview_entry() -> Entry:
