@@ -12,6 +12,7 @@ This module must never import a heavy package, nor a module of ours that does.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
     from .settings import DenoiseSettings, TrainSettings
     from .train_job import train
     from .volumes import Volume, open_volume
+
+# Threads of torch that wait by spinning make a busy machine ten times slower and more.  It must be
+# said before torch is first imported; who has chosen already is left alone.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"
 

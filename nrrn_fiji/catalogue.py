@@ -22,6 +22,9 @@ from .reports import Report, Table
 
 __all__ = ["import_model", "list_models", "remove_installed", "show_model"]
 
+SHOWN = 6
+"""Longest list of which every entry is shown."""
+
 
 def list_models() -> Report:
     """Return the known models, one row each."""
@@ -109,6 +112,11 @@ def size_in_words(model: Model) -> str:
     return f"{units} × {model.maps} maps{', edge variant' if model.edge else ''}"
 
 
+def all_mappings(values: list[Any]) -> bool:
+    """Whether every value is a mapping."""
+    return all(isinstance(value, Mapping) for value in values)
+
+
 def outline(card: Mapping[str, Any]) -> Iterator[str]:
     """Yield a card as indented lines: short values beside their key, tables as tables."""
     for key, value in card.items():
@@ -121,6 +129,10 @@ def outline(card: Mapping[str, Any]) -> Iterator[str]:
         elif isinstance(value, Mapping):
             yield f"{label}:"
             yield from (f"  {line}" for line in outline(value))
+        elif isinstance(value, list) and len(value) <= SHOWN and all_mappings(value):
+            for number, item in enumerate(value, 1):
+                yield f"{label} {number}:"
+                yield from (f"  {line}" for line in outline(item))
         elif isinstance(value, list) and not all_short(value):
             yield f"{label}: {len(value)} entries"
         elif isinstance(value, list):

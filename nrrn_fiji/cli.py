@@ -285,8 +285,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     int
         0 if the result is whole, 1 if not, 2 for a command that is not understood, 130 if stopped.
     """
-    # Threads of torch that wait by spinning make a busy machine up to 60 times slower.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # An old terminal that lacks a sign shows a question mark instead of failing.
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

@@ -31,7 +31,11 @@ GPU_WINDOW_PIXELS = 1 << 20
 
 SMALLEST_TILE = 32
 SLAB_PIXELS = 1 << 25
-"""A slab that is lost by an interruption should cost minutes, not hours."""
+"""Pixels of a slab on a GPU."""
+CPU_SLAB_WORK = 3 << 32
+"""Pixels × units × maps² of a slab on a CPU: about half a minute of two cores.  An interruption
+loses one slab; the neighbours that two slabs share are computed twice."""
+MOST_SLICES, FEWEST_SLICES = 32, 4
 
 
 @dataclass(frozen=True)
@@ -180,7 +184,9 @@ def make_plan(
     elif settings.slab is not None:
         slab = min(settings.slab, depth)
     else:
-        slab = min(max(8, SLAB_PIXELS // (height * width)), 32)
+        work = units * network.maps**2
+        pixels = SLAB_PIXELS if on_gpu else CPU_SLAB_WORK // work
+        slab = min(max(FEWEST_SLICES, pixels // (height * width)), MOST_SLICES)
         slab = max(1, min(slab, (slab_memory - 2 * per_read) // per_slice, depth))
     host = slab * per_slice + 2 * per_read
     return Plan(

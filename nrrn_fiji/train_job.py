@@ -200,12 +200,10 @@ def train_files(
                 f"fine_tune and out are the same file, {out}, which the training would replace: "
                 "choose another name for the new model."
             )
-        if resume:
-            progress.message(f"Resuming from {files.checkpoint}.")
-        else:
+        if not resume:
             # What an earlier training left must not be taken for this one's.
             files.checkpoint.unlink(missing_ok=True)
-        progress.message(job.described())
+        progress.message(job.described(resume))
 
         def look(snapshot: training.Snapshot) -> None:
             write_course(files, snapshot.history, job.settings)
@@ -376,15 +374,19 @@ class Job:
             words.append("--" + name.replace("_", "-"))
             if isinstance(value, tuple):
                 words.append(",".join(f"{number:g}" for number in value))
+            elif isinstance(value, float):
+                words.append(f"{value:g}")
             elif value is not True:
                 words.append(str(value))
         return shlex.join(words)
 
-    def described(self) -> str:
+    def described(self, resume: bool) -> str:
         """Return the settings that were chosen, in a sentence."""
         s = self.settings
         length = f"{s.steps} steps" if s.minutes is None else f"{s.minutes:g} min"
         start = f"fine-tuning {self.parent.name}" if self.parent else "fresh weights"
+        if resume:
+            start = "going on from the checkpoint"
         noise = ", ".join(
             f"{name} {low:g}-{high:g}"
             for name, pair in (("Poisson peak", s.poisson), ("Gaussian sigma", s.gaussian))

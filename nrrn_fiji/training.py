@@ -72,6 +72,9 @@ EVERYWHERE = {"schedule": "cosine", "clip": 1.0, "average": 0.999, "levels": "sp
 VALIDATIONS = 40
 """How often a training is validated, unless that would be more than every 25 steps."""
 
+SECONDS_APART = 15
+"""Least time between validations of a training by the clock; each takes seconds itself."""
+
 SAVE_SECONDS = 300
 """A training that is killed loses no more than this."""
 
@@ -272,6 +275,9 @@ def train(
     validation = sampler.validation(VALIDATION_CROPS, VALIDATION_SIZE)
     clock = time.monotonic() - history.seconds
     saved = time.monotonic()
+    part = 1 / VALIDATIONS
+    if settings.minutes is not None:
+        part = max(part, SECONDS_APART / (60 * settings.minutes))
     next_part = 0.0
 
     def over() -> float:
@@ -284,8 +290,7 @@ def train(
         """Whether to validate: every so many steps, or, by the clock, a part of the time."""
         if settings.minutes is None or validate_every is not None:
             return history.step % every == 0
-        last = history.validation[-1][0] if history.validation else 0
-        return history.step >= last + every and over() >= next_part
+        return over() >= next_part
 
     def save() -> None:
         nonlocal saved
@@ -297,7 +302,8 @@ def train(
 
     def validate() -> None:
         nonlocal best_state, next_part
-        next_part = over() + 1 / VALIDATIONS
+        next_part = over() + part
+        tell(progress, settings, history, over(), "validating")
         error = validation_error(average, validation, settings)
         if not math.isfinite(error):
             raise diverged(settings, history, "held-out error")
@@ -311,7 +317,7 @@ def train(
         save()
         callback(Snapshot(average, copy.deepcopy(history), is_best, best_state))
 
-    next_part = over() + 1 / VALIDATIONS
+    next_part = over() + part
     whole = True  # Whether weights, optimiser and history are those of the same step.
     with reproducible(), ThreadPoolExecutor(max_workers=1) as ahead:
         coming = ahead.submit(sampler.batch, history.step)
@@ -388,10 +394,14 @@ def follow(average: NRRN, network: NRRN, decay: float, step: int) -> None:
         slow.lerp_(fast, 1 - decay)
 
 
-def tell(progress: Progress, settings: TrainSettings, history: History, fraction: float) -> None:
-    """Report how far the training is."""
+def tell(
+    progress: Progress, settings: TrainSettings, history: History, fraction: float, now: str = ""
+) -> None:
+    """Report how far the training is, and what it does ``now`` beside training."""
     recent = np.mean(history.losses[-50:])
     text = f"step {history.step}, loss {recent:.4g}"
+    if now:
+        text += f", {now}"
     if history.best is not None:
         text += f", best error {history.best[1]:.4g} (step {history.best[0]})"
     if settings.minutes is not None:

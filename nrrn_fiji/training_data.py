@@ -51,6 +51,7 @@ def read_stacks(
             for channel in range(shape.c):
                 for time_point in range(shape.t):
                     name = volume.name
+                    file = volume.name if volume.path is None else volume.path.name
                     if parts > 1:
                         name += f" (channel {channel}, time {time_point})"
                     runs = read_runs(volume, channel, time_point, budget, progress)
@@ -61,7 +62,7 @@ def read_stacks(
                             "nothing to learn: give another stack."
                         )
                     read += [
-                        TrainingStack(run, (span.low, span.high), name, volume.name)
+                        TrainingStack(run, (span.low, span.high), name, file)
                         for run in without_invalid(runs, name, progress)
                     ]
     return read
