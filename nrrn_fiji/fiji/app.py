@@ -24,7 +24,7 @@ from .batch import install_batch
 from .jobs import denoise_image
 from .jvm import ImageJ, adopt, running, start
 from .ops import register_ops
-from .plugin import MENU, add_menu, install
+from .plugin import MENU, Plugin, add_menu, install, message_of
 from .scripts import our_macro
 
 __all__ = [
@@ -212,7 +212,7 @@ def run_macro(app: ImageJ, text: str, argument: str = "", *, quiet: bool = False
     try:
         value = interpreter.run(text, argument)
     except jpype.JException as error:
-        message = interpreter.getErrorMessage()
+        message = _why(plugin, interpreter)
         if message is None and str(error.message()) == jpype.JClass("ij.Macro").MACRO_CANCELED:
             raise RuntimeError(
                 "The macro ended itself with exit(): what it printed says why."
@@ -223,12 +223,20 @@ def run_macro(app: ImageJ, text: str, argument: str = "", *, quiet: bool = False
         if quiet:
             jpype.JClass("ij.IJ").redirectErrorMessages(False)
     # An error in a command ends the macro, but run() returns as if nothing had happened.
-    message = interpreter.getErrorMessage()
+    message = _why(plugin, interpreter)
     if message is not None:
         if isinstance(plugin.error, Cancelled):
             raise Cancelled(str(message)) from plugin.error
         raise RuntimeError(_with_line(str(message), interpreter)) from plugin.error
     return None if value is None else str(value)
+
+
+def _why(plugin: Plugin, interpreter: Any) -> str | None:
+    """Return why a macro ended, or None; inside of a block ImageJ itself only misses its end."""
+    message = interpreter.getErrorMessage()
+    if plugin.error is not None:
+        return message_of(plugin.error)
+    return None if message is None else str(message)
 
 
 def _run_stoppable(app: ImageJ, text: str, argument: str) -> str | None:

@@ -19,6 +19,7 @@ from ..console import sentence
 from ..progress import Cancelled
 from ..volumes import open_volume
 from .jvm import ImageJ
+from .plugin import install
 
 __all__ = ["FAILED", "STOPPED", "attempt", "install_batch", "problem"]
 
@@ -61,6 +62,8 @@ def attempt(app: ImageJ, macro: str, argument: str) -> str:
         return STOPPED
     except Exception as error:  # whatever happened, the macro that asked decides what to do
         return FAILED + sentence(error)
+    finally:
+        install(app).error = None
 
 
 def problem(path: Path) -> str:

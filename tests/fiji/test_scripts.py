@@ -150,17 +150,15 @@ def test_every_python_script_runs_a_command_of_the_menu(
     from nrrn_fiji import fiji
     from nrrn_fiji.fiji.entries import entries
 
-    labels = {entry.label for entry in entries() if entry.in_menu}
+    names = {e.label.rstrip("."): e.name or e.label for e in entries() if e.in_menu}
+    assert {scripts.label_of_file(file.name) for file in OURS.glob("*.py")} == set(names)
     for file in OURS.glob("*.py"):
         text = file.read_text(encoding="utf-8")
         assert text.startswith("#!Python\n#@ Context context\n")  # else Fiji takes it for Jython
         asked: list[tuple[str, str]] = []
         monkeypatch.setattr(fiji, "run_command", lambda *given, asked=asked: asked.append(given))
         exec(compile(ast.parse(text), str(file), "exec"), {"context": "the context"})
-        ((context, label),) = asked
-        assert context == "the context"
-        assert label in labels
-        assert label.rstrip(".") == scripts.label_of_file(file.name)
+        assert asked == [("the context", names[scripts.label_of_file(file.name)])]
 
 
 def test_a_command_is_run_for_a_script(app: jvm.ImageJ, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,6 +261,20 @@ def test_folders_that_cannot_be_used(
     with pytest.raises(RuntimeError, match="ended itself with exit"):
         run_macro(app, macro, asked.replace("OUT", str(tmp_path / "empty")))
     assert message in capfd.readouterr().out
+
+
+def test_a_model_is_trained_and_used(app: jvm.ImageJ, stacks: Path, tmp_path: Path) -> None:
+    from nrrn_fiji.fiji.app import run_macro
+
+    macro = (OURS / "Train_Model.ijm").read_text(encoding="utf-8")
+    source, out = stacks / "large.tif", tmp_path / "out.tif"
+    planes = np.random.default_rng(6).integers(0, 255, (6, 64, 64)).astype(np.uint8)
+    tifffile.imwrite(source, planes, imagej=True, metadata={"axes": "ZYX"})
+    asked = f"in=[{source}] out={out} name=mine steps=2 units=1 maps=2 batch=1 crop=16"
+    assert run_macro(app, macro, asked) == "Trained mine"
+    assert np.array_equal(tifffile.imread(out), nrrn_fiji.denoise(tifffile.imread(source), "mine"))
+    with pytest.raises(RuntimeError, match="A model named mine is there already"):
+        run_macro(app, macro, asked)
 
 
 def test_what_is_wrong_with_a_file(app: jvm.ImageJ, stacks: Path) -> None:

@@ -88,6 +88,8 @@ function value(options, key) {
 
 function without(options, key) {
     at = indexOf(options, " " + key + "=");
+    if (at < 0)
+        return options;
     rest = substring(options, at + 1);
     if (startsWith(rest, key + "=["))
         end = indexOf(rest, "]") + 1;
