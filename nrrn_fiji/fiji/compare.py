@@ -105,7 +105,10 @@ def view_of(imp: Any) -> View | None:
     part = canvas.getSrcRect()
     rectangle = (int(part.x), int(part.y), int(part.width), int(part.height))
     return View(
-        (position[0], position[1], position[2]), float(canvas.getMagnification()), rectangle
+        (position[0], position[1], position[2]),
+        float(canvas.getMagnification()),
+        rectangle,
+        (int(canvas.getWidth()), int(canvas.getHeight())),
     )
 
 
