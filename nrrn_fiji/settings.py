@@ -75,11 +75,12 @@ def pair(name: str, value: Any) -> tuple[float, float]:
     return low, high
 
 
+@dataclass(frozen=True, kw_only=True)
 class Checked:
     """Checks every field against its declared choices and range when an object is made."""
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+        for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if value is None:
                 continue
@@ -101,7 +102,7 @@ class Checked:
         """Return the settings that differ from their defaults, as they go into metadata."""
         return {
             field.name: getattr(self, field.name)
-            for field in dataclasses.fields(self)  # type: ignore[arg-type]
+            for field in dataclasses.fields(self)
             if getattr(self, field.name) != field.default
         }
 
