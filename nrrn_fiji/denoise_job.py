@@ -406,7 +406,11 @@ class DenoiseJob:
                     try:
                         self.compute(part, writers, progress)
                     except Cancelled as stop:
-                        again = " Run the same command again to go on." if part.finished else ""
+                        again = (
+                            " Run the same command again to go on."
+                            if part.finished
+                            else " A smaller slab loses less."
+                        )
                         raise Cancelled(f"Stopped: {part.kept()}{again}") from stop
             with part.no_space_said():
                 part.finish()

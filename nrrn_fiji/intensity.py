@@ -101,6 +101,11 @@ def check_dtype(dtype: Any, what: str = "the array") -> np.dtype[Any]:
             f"{what} holds complex numbers, but grey values are needed: save its magnitude or its "
             "real part as 32-bit float first."
         )
+    if native.names is not None:
+        raise TypeError(
+            f"{what} holds colours ({native}), but grey values are needed: give each colour as a "
+            "channel of its own."
+        )
     raise TypeError(
         f"{what} has grey values of type {native}, but accepted are {', '.join(DTYPES)}: convert "
         "it to 16-bit or 32-bit float first."

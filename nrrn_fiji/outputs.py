@@ -330,7 +330,7 @@ class PartialOutput(contextlib.AbstractContextManager["PartialOutput"]):
             count = len(self.finished)
             blocks = f"{count} finished block{'s are' if count != 1 else ' is'}"
             return f"{blocks} kept in {self.folder}."
-        return "No slab was finished yet, so nothing is kept; a smaller slab loses less."
+        return "No slab was finished yet, so nothing is left behind."
 
     # --- claiming and letting go ----------------------------------------------------------
 
