@@ -33,9 +33,11 @@ if TYPE_CHECKING:
     from .train_job import train
     from .volumes import Volume, open_volume
 
-# Threads of torch that wait by spinning make a busy machine ten times slower and more.  It must be
-# said before torch is first imported; who has chosen already is left alone.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Threads of torch that spin long while they wait make a busy machine ten times slower and more; a
+# short spin costs nothing either way (docs/decisions/engine.md).  It must be said before torch is
+# first imported; who has chosen already is left alone.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 __version__ = "0.1.0"
 
