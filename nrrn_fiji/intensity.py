@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 __all__ = [
+    "ArraySource",
     "GreyRange",
     "Source",
     "check_dtype",
@@ -59,6 +60,23 @@ class Source(Protocol):
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Return slices ``start`` … ``stop - 1``, (stop - start, Y, X)."""
+
+
+class ArraySource:
+    """An array (Z, Y, X) as a source that is read slice by slice."""
+
+    def __init__(self, array: NDArray[Any]):
+        self.array, self.dtype = array, array.dtype
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(Z, Y, X)."""
+        z, y, x = self.array.shape
+        return z, y, x
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """Return slices ``start`` … ``stop - 1``."""
+        return self.array[start:stop]
 
 
 class GreyRange(NamedTuple):

@@ -7,7 +7,7 @@ matplotlib's global settings, or import matplotlib before a picture is asked for
 
 from __future__ import annotations
 
-import os
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from .files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -372,8 +374,7 @@ def plain(axes: Axes) -> None:
 
 
 def save(figure: Figure, path: str | Path) -> None:
-    """Write the figure beside ``path``, then rename, so that nobody opens half a picture."""
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
-    figure.savefig(partial, format="png")
-    os.replace(partial, path)
+    """Write the figure so that nobody opens half a picture."""
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    write_whole(Path(path), picture.getvalue())

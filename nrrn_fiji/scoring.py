@@ -19,12 +19,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .intensity import Source, grey_range
+from .intensity import ArraySource, Source, grey_range
 from .metrics import PAPER_WINDOW, psnr, ssim
 from .noise import add_noise
 from .progress import Cancelled, Progress
 
-__all__ = ["ArraySource", "Candidate", "CleanSlices", "Image", "Level", "Row", "Steps", "score"]
+__all__ = ["Candidate", "CleanSlices", "Image", "Level", "Row", "Steps", "score"]
 
 Image = NDArray[np.float32]
 
@@ -55,23 +55,6 @@ class Level(NamedTuple):
         """
         kind = ("poisson", "gaussian").index(self.kind)
         return np.random.default_rng([seed, kind, round(self.value * 1000), index])
-
-
-class ArraySource:
-    """An array (Z, Y, X) as a source that is read slice by slice."""
-
-    def __init__(self, array: NDArray[Any]):
-        self.array, self.dtype = array, array.dtype
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(Z, Y, X)."""
-        z, y, x = self.array.shape
-        return z, y, x
-
-    def read(self, start: int, stop: int) -> NDArray[Any]:
-        """Return slices ``start`` … ``stop - 1``."""
-        return self.array[start:stop]
 
 
 class CleanSlices:

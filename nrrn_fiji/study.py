@@ -26,13 +26,13 @@ from . import __version__, tables
 from .baselines.clipping import undo_clipping
 from .baselines.filters import FILTERS, Filter, Setting, filter_named, tune
 from .files import write_whole
-from .intensity import Source
+from .intensity import ArraySource, Source
 from .metrics import psnr
 from .models import Model, load_model, save_model
 from .plots import picture_grid
 from .progress import NoProgress, Progress
 from .reports import Report, Table, as_json
-from .scoring import ArraySource, Candidate, CleanSlices, Image, Level, Row, Steps, score
+from .scoring import Candidate, CleanSlices, Image, Level, Row, Steps, score
 from .settings import DenoiseSettings
 from .triplets import HELD_OUT
 from .volumes import Volume, open_volume

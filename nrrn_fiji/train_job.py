@@ -528,16 +528,8 @@ def keep_best(files: Beside, job: Job, ended: str, description: str, licence: st
     Before the first validation that is the present one.
     """
     header, tensors = training.read_checkpoint(files.checkpoint)
-    history = training.History(
-        tensors["history.losses"].tolist(),
-        tensors["history.rates"].tolist(),
-        [(int(step), float(error)) for step, error in header["validation"]],
-        header["seconds"],
-    )
-    kept = "average." if history.best is None else "best."
-    state = {
-        name.removeprefix(kept): tensor for name, tensor in tensors.items() if name.startswith(kept)
-    }
+    history = training.history_in(header, tensors)
+    state = training.state_in(tensors, "average" if history.best is None else "best")
     return write_model(files, job, ended, history, state, description, licence)
 
 

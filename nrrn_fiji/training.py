@@ -39,9 +39,11 @@ __all__ = [
     "Diverged",
     "History",
     "Snapshot",
+    "history_in",
     "learning_rate",
     "resolve",
     "sample_settings",
+    "state_in",
     "train",
 ]
 
@@ -506,6 +508,26 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         ) from error
 
 
+def state_in(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return one of a checkpoint's states: "network", "average", "best", "exp_avg", …"""
+    start = prefix + "."
+    return {
+        name.removeprefix(start): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(start)
+    }
+
+
+def history_in(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> History:
+    """Return the history that a checkpoint holds."""
+    return History(
+        tensors["history.losses"].tolist(),
+        tensors["history.rates"].tolist(),
+        [(int(step), float(error)) for step, error in header["validation"]],
+        header["seconds"],
+    )
+
+
 def load_checkpoint(
     path: Path,
     network: NRRN,
@@ -531,21 +553,11 @@ def load_checkpoint(
                 "without resuming."
             )
 
-    def part(prefix: str) -> dict[str, Tensor]:
-        return {
-            name.removeprefix(prefix + "."): tensor
-            for name, tensor in tensors.items()
-            if name.startswith(prefix + ".")
-        }
-
     try:
-        network.load_state_dict(part("network"))
-        average.load_state_dict(part("average"))
-        first, second = part("exp_avg"), part("exp_avg_sq")
-        losses, rates = tensors["history.losses"].tolist(), tensors["history.rates"].tolist()
-        history = History(
-            losses, rates, [(int(s), float(e)) for s, e in header["validation"]], header["seconds"]
-        )
+        network.load_state_dict(state_in(tensors, "network"))
+        average.load_state_dict(state_in(tensors, "average"))
+        first, second = state_in(tensors, "exp_avg"), state_in(tensors, "exp_avg_sq")
+        history = history_in(header, tensors)
         for name, parameter in network.named_parameters():
             optimiser.state[parameter] = {
                 "step": torch.tensor(float(history.step)),
@@ -557,7 +569,7 @@ def load_checkpoint(
             f"The checkpoint {path} does not fit this training ({error}): start again without "
             "resuming."
         ) from error
-    return history, part("best")
+    return history, state_in(tensors, "best")
 
 
 def thinned(values: list[float], most: int = 200) -> list[list[float]]:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nrrn_fiji.intensity import fill_invalid, grey_range, invalid_mask
+from nrrn_fiji.intensity import ArraySource, fill_invalid, grey_range, invalid_mask
 from nrrn_fiji.progress import Progress
 from nrrn_fiji.triplets import TrainingStack
 from nrrn_fiji.volumes import Volume, open_volume
@@ -55,7 +54,7 @@ def read_stacks(
                     if parts > 1:
                         name += f" (channel {channel}, time {time_point})"
                     runs = read_runs(volume, channel, time_point, budget, progress)
-                    span = grey_range(*(_InMemory(run) for run in runs), asked=intensity)
+                    span = grey_range(*(ArraySource(run) for run in runs), asked=intensity)
                     if span.constant:
                         raise ValueError(
                             f"{name} has the same grey value {span.low:g} everywhere, so there is "
@@ -66,25 +65,6 @@ def read_stacks(
                         for run in without_invalid(runs, name, progress)
                     ]
     return read
-
-
-@dataclass(frozen=True)
-class _InMemory:
-    """An array as a source of slices."""
-
-    array: NDArray[Any]
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        z, y, x = self.array.shape
-        return z, y, x
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return self.array.dtype
-
-    def read(self, start: int, stop: int) -> NDArray[Any]:
-        return self.array[start:stop]
 
 
 def read_runs(
