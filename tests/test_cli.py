@@ -21,8 +21,8 @@ from typing import Any
 import pytest
 
 import nrrn_fiji
-from nrrn_fiji import catalogue, cli, commands, console, models
-from nrrn_fiji.commands import COMMANDS, Command, Kind, Option, find_command
+from nrrn_fiji import catalogue, cli, console, models
+from nrrn_fiji.commands import COMMANDS, Command, Kind, Option, declare, find_command
 from nrrn_fiji.network import NRRN
 from nrrn_fiji.progress import Cancelled, Progress
 from nrrn_fiji.reports import Report, Table
@@ -635,13 +635,13 @@ def test_the_table_names_functions_that_take_its_options(command: Command) -> No
             names = {option.name for option in command.options} - set(left_out)
             names |= {"settings"} if command.settings else set()
             names |= {"progress"} if command.counts else set()
-            taken = inspect.signature(commands.resolve(function))
+            taken = inspect.signature(declare.resolve(function))
             taken.bind(**dict.fromkeys(names))
 
 
 @pytest.mark.parametrize("settings", [DenoiseSettings, TrainSettings])
 def test_every_setting_is_an_option_under_its_own_name(settings: type) -> None:
-    options = {option.name: option for option in commands.settings_options(settings)}
+    options = {option.name: option for option in declare.settings_options(settings)}
     assert list(options) == [field.name for field in dataclasses.fields(settings)]
     made = {name: option.default for name, option in options.items()}
     assert settings(**made) == settings()
