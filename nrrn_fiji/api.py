@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .denoise_job import DenoiseReport, PlanReport, StackSource, denoise_file, plan_file
+from .denoise_job import DenoiseReport, PlanReport, denoise_file, plan_file
 from .denoising import Block, Plan, denoise_slabs, make_plan
 from .intensity import check_dtype, grey_range
 from .models import DEFAULT_MODEL, Model, load_model
 from .progress import Progress
 from .settings import DenoiseSettings
-from .volumes import Volume, check_grey, open_volume
+from .volumes import StackSource, Volume, check_grey, open_volume
 
 __all__ = [
     "DenoiseReport",

@@ -35,6 +35,7 @@ from .progress import Cancelled, NoProgress, Progress
 from .settings import DenoiseSettings
 from .tiles import slabs
 from .volumes import (
+    StackSource,
     Volume,
     VolumeShape,
     VolumeWriter,
@@ -49,7 +50,6 @@ __all__ = [
     "DenoiseReport",
     "PlanReport",
     "ShareOfProgress",
-    "StackSource",
     "check_slices",
     "denoise_file",
     "plan_file",
@@ -169,29 +169,6 @@ def plan_file(
             seconds=seconds,
             notes=tuple(notes),
         )
-
-
-class StackSource:
-    """One channel of a volume at one time point, as the engine's source.
-
-    Parameters
-    ----------
-    volume
-        The image.
-    channel
-        Which channel.
-    time
-        Which time point.
-    """
-
-    def __init__(self, volume: Volume, channel: int, time: int):
-        self.volume, self.channel, self.time = volume, channel, time
-        self.shape: tuple[int, int, int] = volume.shape[2:]
-        self.dtype = volume.dtype
-
-    def read(self, start: int, stop: int) -> NDArray[Any]:
-        """Return slices ``start`` … ``stop - 1``, (stop - start, Y, X)."""
-        return self.volume.read(start, stop, channel=self.channel, time=self.time)
 
 
 class _Told:

@@ -16,13 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import __version__
-from .denoise_job import StackSource
 from .intensity import grey_range, to_unit
 from .noise import add_noise
 from .outputs import BlockKey, PartialOutput, check_distinct
 from .progress import Cancelled, NoProgress, Progress
 from .settings import NoiseSettings
-from .volumes import Volume, create_volume, open_volume, reopen_volume
+from .volumes import StackSource, Volume, create_volume, open_volume, reopen_volume
 
 __all__ = ["NoiseReport", "add_noise_file", "check_noise", "noise_spans", "noisy_slice"]
 

@@ -48,6 +48,7 @@ from .tiff_output import TiffSlabWriter, create_tiff, disk_full
 
 __all__ = [
     "ImageMetadata",
+    "StackSource",
     "Volume",
     "VolumeShape",
     "VolumeWriter",
@@ -110,6 +111,29 @@ class ArrayVolume(Volume):
 
     def close(self) -> None:
         """Return at once: the array is the caller's."""
+
+
+class StackSource:
+    """One channel of a volume at one time point, as the engine's source.
+
+    Parameters
+    ----------
+    volume
+        The image.
+    channel
+        Which channel.
+    time
+        Which time point.
+    """
+
+    def __init__(self, volume: Volume, channel: int = 0, time: int = 0):
+        self.volume, self.channel, self.time = volume, channel, time
+        self.shape: tuple[int, int, int] = volume.shape[2:]
+        self.dtype = volume.dtype
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """Return slices ``start`` … ``stop - 1``, (stop - start, Y, X)."""
+        return self.volume.read(start, stop, channel=self.channel, time=self.time)
 
 
 def open_volume(

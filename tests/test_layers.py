@@ -40,7 +40,7 @@ LAYERS = (
         "models",
         "registration",
     },
-    {"baselines", "scoring", "study", "tables", "plots", "pages"},
+    {"baselines", "scoring", "tables", "plots", "pages"},
     {
         "api",
         "denoise_job",
@@ -50,6 +50,7 @@ LAYERS = (
         "training_data",
         "register_job",
         "quality",
+        "study",
         "__init__",
     },
     {"commands", "catalogue", "console", "doctor", "cli", "__main__", "fiji"},

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 
 from .. import noise_job
-from ..denoise_job import DenoiseJob, ShareOfProgress, StackSource, check_slices
+from ..denoise_job import DenoiseJob, ShareOfProgress, check_slices
 from ..denoising import denoise_slabs
 from ..image import Volume
 from ..models import DEFAULT_MODEL, Model, load_model
 from ..noise_job import check_noise, noise_spans, noisy_slice
 from ..progress import Cancelled, NoProgress, Progress
 from ..settings import DenoiseSettings, NoiseSettings
+from ..volumes import StackSource
 from .datasets import ImgPlusVolume, ImgPlusWriter
 from .images import ImagePlusVolume, ImagePlusWriter, volume_of
 from .xarrays import XarrayVolume, XarrayWriter

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..commands import find_command
-from ..denoise_job import StackSource
 from ..denoising import denoise_slabs
 from ..image import Volume
 from ..intensity import grey_range
@@ -24,6 +23,7 @@ from ..network import receptive_radius
 from ..plan import make_plan
 from ..progress import Cancelled, NoProgress
 from ..settings import DenoiseSettings
+from ..volumes import StackSource
 from .dialogs import Form, watched
 from .images import volume_of
 from .plugin import Plugin, message_of, unused_title
