@@ -20,7 +20,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-__all__ = ["NRRN", "Branch", "BuildingUnit", "EdgeFeatures", "noise_attention", "receptive_radius"]
+__all__ = [
+    "NRRN",
+    "Branch",
+    "BuildingUnit",
+    "EdgeFeatures",
+    "TwoBranches",
+    "noise_attention",
+    "receptive_radius",
+]
 
 
 def receptive_radius(units: int, *, final: bool = True) -> int:
@@ -152,7 +160,20 @@ class EdgeFeatures(nn.Module):
         return nn.functional.conv2d(image, *self.weight_and_bias, padding=1)
 
 
-class NRRN(nn.Module):
+class TwoBranches(nn.Module):
+    """What can be trained on triplets: a network that denoises the centre once per neighbour."""
+
+    def branches(
+        self, previous: Tensor, centre: Tensor, following: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return a and b, the centre as denoised with the previous and with the following image.
+
+        The denoised image is ½(a + b).  All tensors are (B, 1, H, W).
+        """
+        raise NotImplementedError
+
+
+class NRRN(TwoBranches):
     """Noise Reconstruction and Removal Network: one branch f(neighbour, centre).
 
     Parameters
@@ -227,6 +248,13 @@ class NRRN(nn.Module):
     def forward(self, neighbour: Tensor, centre: Tensor, units: int | None = None) -> Tensor:
         """Return the denoised centre, (B, 1, H, W); see :meth:`branch` for the arguments."""
         return self.branch(neighbour, centre, units).estimates[-1]
+
+    def branches(
+        self, previous: Tensor, centre: Tensor, following: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return both branches, f(previous, centre) and f(following, centre), as one batch."""
+        a, b = self(torch.cat([previous, following]), torch.cat([centre, centre])).chunk(2)
+        return a, b
 
     def check_units(self, units: int | None) -> int:
         """Return the number of units to compute for a request of ``units`` (None: all)."""

@@ -29,7 +29,7 @@ from nrrn_fiji import training
 from nrrn_fiji.device import bf16_is_fast, choose_device, describe, is_out_of_memory
 from nrrn_fiji.files import write_whole
 from nrrn_fiji.models import Model, load_model, save_model
-from nrrn_fiji.network import NRRN
+from nrrn_fiji.network import NRRN, TwoBranches
 from nrrn_fiji.plots import loss_curve, sample_picture
 from nrrn_fiji.progress import Cancelled, NoProgress, Progress
 from nrrn_fiji.reports import readable_time
@@ -508,15 +508,15 @@ def criterion(settings: TrainSettings) -> str:
 
 @torch.no_grad()
 def denoised_sample(
-    network: NRRN, example: Batch, settings: TrainSettings
+    network: TwoBranches, example: Batch, settings: TrainSettings
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return the example's centre, noisy and denoised, (Y, X)."""
     previous, centre, following = (
         torch.from_numpy(part).to(settings.device or "cpu")
         for part in (example.previous, example.centre, example.following)
     )
-    mean = 0.5 * (network(previous, centre) + network(following, centre))
-    return example.centre[0, 0], mean[0, 0].float().cpu().numpy()
+    a, b = network.branches(previous, centre, following)
+    return example.centre[0, 0], (0.5 * (a + b))[0, 0].float().cpu().numpy()
 
 
 # After the training -------------------------------------------------------------------------------

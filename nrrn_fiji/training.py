@@ -29,7 +29,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from nrrn_fiji.files import write_whole
-from nrrn_fiji.network import NRRN
+from nrrn_fiji.network import TwoBranches
 from nrrn_fiji.objectives import consensus, weighted_squared_error
 from nrrn_fiji.progress import Cancelled, NoProgress, Progress
 from nrrn_fiji.settings import TrainSettings
@@ -117,7 +117,7 @@ class History:
 class Snapshot:
     """What the callback is shown after every validation."""
 
-    network: NRRN
+    network: TwoBranches
     """The validated network (averaged weights), in evaluation mode, on the training device."""
     history: History
     is_best: bool
@@ -211,7 +211,7 @@ def learning_rate(settings: TrainSettings, step: int, fraction: float) -> float:
 
 
 def train(
-    network: NRRN,
+    network: TwoBranches,
     sampler: TripletSampler,
     settings: TrainSettings,
     *,
@@ -362,22 +362,22 @@ def train(
     return history, best_state
 
 
-def objective_value(network: NRRN, batch: Batch, settings: TrainSettings) -> Tensor:
+def objective_value(network: TwoBranches, batch: Batch, settings: TrainSettings) -> Tensor:
     """Run both branches on a batch and return what training minimises."""
     device = torch.device(settings.device or "cpu")
     previous, centre, following, target, weight = (
         torch.from_numpy(part).to(device, non_blocking=True) for part in batch
     )
     with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
-        both = network(torch.cat([previous, following]), torch.cat([centre, centre]))
-    a, b = both.float().chunk(2)
+        a, b = network.branches(previous, centre, following)
+    a, b = a.float(), b.float()
     if settings.objective == "consensus":
         return consensus(a, b, previous, following)
     return weighted_squared_error(a, b, target, weight)
 
 
 @torch.no_grad()
-def validation_error(network: NRRN, batches: list[Batch], settings: TrainSettings) -> float:
+def validation_error(network: TwoBranches, batches: list[Batch], settings: TrainSettings) -> float:
     """Return the mean error on held-out samples, lower is better.
 
     For a clean target it is the weighted squared error that training minimises; otherwise the
@@ -388,12 +388,17 @@ def validation_error(network: NRRN, batches: list[Batch], settings: TrainSetting
 
 
 @torch.no_grad()
-def follow(average: NRRN, network: NRRN, decay: float, step: int) -> None:
-    """Move the running average of the weights towards the network's."""
+def follow(average: TwoBranches, network: TwoBranches, decay: float, step: int) -> None:
+    """Move the running average of the weights, and of batch statistics, towards the network's."""
     # An average that starts at the initial weights would remember them too long.
     decay = min(decay, (1 + step) / (10 + step))
     for slow, fast in zip(average.parameters(), network.parameters(), strict=True):
         slow.lerp_(fast, 1 - decay)
+    for kept, seen in zip(average.buffers(), network.buffers(), strict=True):
+        if kept.is_floating_point():
+            kept.lerp_(seen, 1 - decay)
+        else:  # a count of batches
+            kept.copy_(seen)
 
 
 def tell(
@@ -440,8 +445,8 @@ def reproducible() -> Iterator[None]:
 
 def save_checkpoint(
     path: Path,
-    network: NRRN,
-    average: NRRN,
+    network: TwoBranches,
+    average: TwoBranches,
     optimiser: torch.optim.Adam,
     settings: TrainSettings,
     data: Mapping[str, str],
@@ -530,8 +535,8 @@ def history_in(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Hist
 
 def load_checkpoint(
     path: Path,
-    network: NRRN,
-    average: NRRN,
+    network: TwoBranches,
+    average: TwoBranches,
     optimiser: torch.optim.Adam,
     settings: TrainSettings,
     data: Mapping[str, str],
