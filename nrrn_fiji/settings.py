@@ -285,6 +285,14 @@ class TrainSettings(Checked):
         maximum=0.5,
         expert=True,
     )
+    mask_shape: str | None = setting(
+        None,
+        label="Mask shape",
+        help="X,Y,Z: how many pixels to each side along x and y, and slices along z (0 or 1), the "
+        "masked objective hides together with a pixel, because their noise is alike. 0,0,0 for "
+        "independent noise; measured on the stack when left out.",
+        expert=True,
+    )
     keep_orientation: bool = setting(
         False,
         label="Keep orientation",

@@ -21,13 +21,23 @@ from numpy.typing import NDArray
 from nrrn_fiji.intensity import to_unit
 from nrrn_fiji.noise import add_noise, noise_variance
 
-__all__ = ["Batch", "SampleSettings", "TrainingStack", "TripletSampler", "mask_pixels"]
+__all__ = [
+    "Batch",
+    "MaskShape",
+    "SampleSettings",
+    "TrainingStack",
+    "TripletSampler",
+    "mask_pixels",
+]
 
 VARIANCE_FLOOR = 0.003
 """Added to the noise variance before it divides a sample's loss (measured in nrrn.md)."""
 
 MASK_REACH = 2
-"""A masked pixel takes the value of a random pixel at most this far away."""
+"""A masked pixel takes the value of a random pixel at most this far away from the masked box."""
+
+LARGEST_MASK = 5
+"""Farthest reach of a mask to each side, in pixels."""
 
 HELD_OUT = 0.1
 """Fraction of a stack that no training sample touches."""
@@ -37,6 +47,40 @@ SMALLEST_STRIP = 16
 
 VALIDATION_STREAM = 1_000_003
 """Keeps the random numbers of validation apart from those of any step."""
+
+
+class MaskShape(NamedTuple):
+    """How far a mask reaches to each side of its middle, in pixels and slices."""
+
+    x: int
+    y: int
+    z: int
+    """0 or 1: whether the neighbouring slices are masked too."""
+
+    @classmethod
+    def from_text(cls, text: str) -> MaskShape:
+        """Return the shape written as "X,Y,Z".
+
+        Raises
+        ------
+        ValueError
+            If it is not three whole numbers, x and y in 0 … 5 and z 0 or 1.
+        """
+        try:
+            x, y, z = (int(part) for part in text.split(","))
+        except ValueError:
+            x = y = z = -1
+        if not (0 <= x <= LARGEST_MASK and 0 <= y <= LARGEST_MASK and 0 <= z <= 1):
+            raise ValueError(
+                f"mask_shape is {text!r}, but it must be X,Y,Z: how many pixels to each side along "
+                f"x and y (0 to {LARGEST_MASK}) and slices along z (0 or 1) are hidden with a "
+                "pixel: give 0,0,0 for noise that is independent from pixel to pixel."
+            )
+        return cls(x, y, z)
+
+
+POINT = MaskShape(0, 0, 0)
+"""Single pixels, for noise that is independent from pixel to pixel."""
 
 
 class Batch(NamedTuple):
@@ -90,6 +134,7 @@ class SampleSettings:
     levels: str = "spread"
     clipped: float = 0.0
     mask: float = 0.06
+    mask_shape: str | None = None
     seed: int = 0
 
 
@@ -101,38 +146,58 @@ class Box(NamedTuple):
 
 
 def mask_pixels(
-    image: NDArray[np.float32], fraction: float, rng: np.random.Generator
+    triplet: NDArray[np.float32],
+    fraction: float,
+    rng: np.random.Generator,
+    shape: MaskShape = POINT,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Replace a fraction of the pixels by the value of a random pixel nearby, never their own.
+    """Hide pixels of the middle image: replace them by the values of random pixels nearby.
+
+    Where noise is alike in neighbouring pixels, a hidden value could be read off them.  So with
+    each pixel a box of ``shape`` around it is hidden, in the outer images too if the box reaches
+    there (after structN2V, Broaddus et al. 2020).  No value comes from inside the box.
 
     Parameters
     ----------
-    image
-        (H, W), at least 4 pixels along both axes.
+    triplet
+        (3, H, W), more than ``2 * (shape + 2)`` pixels along both axes.
     fraction
-        Expected fraction of pixels to replace, in (0, 1).
+        Expected fraction of the middle image's pixels to replace, in (0, 1).
     rng
         Source of randomness.
+    shape
+        How far the box reaches to each side.
 
     Returns
     -------
     masked, mask
-        The image with replaced pixels, and where they are.
+        The triplet with replaced pixels, (3, H, W), and the middles of the boxes, (H, W).
     """
-    height, width = image.shape
-    mask = rng.random(image.shape) < fraction
+    _, height, width = triplet.shape
+    offsets = box_offsets(shape.y, shape.x)
+    mask = rng.random((height, width)) < fraction / len(offsets)
     if not mask.any():
         mask[rng.integers(height), rng.integers(width)] = True
-    y, x = np.nonzero(mask)
-    side = 2 * MASK_REACH + 1
-    # One of the side² − 1 offsets around (0, 0): the middle one is skipped.
-    offset = rng.integers(side * side - 1, size=y.size)
-    offset += offset >= side * side // 2
-    masked = image.copy()
-    masked[y, x] = image[
-        step(y, offset // side - MASK_REACH, height), step(x, offset % side - MASK_REACH, width)
-    ]
+    # Where boxes overlap the last value stays: a middle's own, which comes from outside its box.
+    offsets = offsets[np.argsort(~np.any(offsets, axis=1), kind="stable")]
+    middle_y, middle_x = np.nonzero(mask)
+    y, x = middle_y + offsets[:, :1], middle_x + offsets[:, 1:]
+    inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
+    around = box_offsets(shape.y + MASK_REACH, shape.x + MASK_REACH)
+    around = around[(abs(around[:, 0]) > shape.y) | (abs(around[:, 1]) > shape.x)]
+    masked = triplet.copy()
+    for image in (0, 1, 2) if shape.z else (1,):
+        by = around[rng.integers(len(around), size=inside.shape)]
+        from_y = step(np.broadcast_to(middle_y, y.shape), by[..., 0], height)
+        from_x = step(np.broadcast_to(middle_x, x.shape), by[..., 1], width)
+        values = triplet[image, from_y, from_x]
+        masked[image, y[inside], x[inside]] = values[inside]
     return masked, mask
+
+
+def box_offsets(reach_y: int, reach_x: int) -> NDArray[np.intp]:
+    """Return the (y, x) offsets of a box around (0, 0), one a row."""
+    return np.argwhere(np.ones((2 * reach_y + 1, 2 * reach_x + 1))) - (reach_y, reach_x)
 
 
 def step(index: NDArray[np.intp], by: NDArray[np.intp], size: int) -> NDArray[np.intp]:
@@ -208,6 +273,7 @@ class TripletSampler:
         if not stacks:
             raise ValueError("stacks is empty, but training needs at least one stack.")
         self.settings = settings
+        self.mask_shape = MaskShape.from_text(settings.mask_shape or "0,0,0")
         parts = [split(stack, settings) for stack in stacks]
         self.training = [part[0] for part in parts]
         self.held_out = [part[1] for part in parts]
@@ -281,9 +347,9 @@ class TripletSampler:
             weight = np.full((1, 1), 1 / (variance + VARIANCE_FLOOR), np.float32)
             return previous, centre, following, clean[1], weight
         if settings.objective == "masked" or place is not None:
-            masked, mask = mask_pixels(centre, settings.mask, rng)
+            masked, mask = mask_pixels(noisy, settings.mask, rng, self.mask_shape)
             weight = mask.astype(np.float32) / np.float32(mask.mean())
-            return previous, masked, following, centre, weight
+            return masked[0], masked[1], masked[2], centre, weight
         return previous, centre, following, centre, np.ones((1, 1), np.float32)
 
     def _cut(
