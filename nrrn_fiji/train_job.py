@@ -410,18 +410,7 @@ def prepare(
     """Read the stacks and fill in what the settings leave open."""
     parent = None if fine_tune is None else load_model(fine_tune)
     asked = settings
-    settings = with_architecture(settings, parent)
-    device = choose_device(settings.device)
-    synthetic = settings.poisson is not None or settings.gaussian is not None
-    objective = "consensus" if settings.scans else "clean" if synthetic else "masked"
-    resolved = training.resolve(
-        settings,
-        device=device,
-        precision=settings.precision or ("bf16" if bf16_is_fast(device) else "fp32"),
-        objective=objective,
-    )
-    if parent is not None and settings.rate is None and resolved.rate is not None:
-        resolved = replace(resolved, rate=resolved.rate * FINE_TUNE_RATE)
+    resolved = with_defaults(settings, parent)
     data = read_stacks(stacks, settings.intensity, progress)
     if settings.crop is None:
         resolved = replace(resolved, crop=fitting_crop(data, resolved))
@@ -442,6 +431,23 @@ def prepare(
         parent,
         asked,
     )
+
+
+def with_defaults(settings: TrainSettings, parent: Model | None = None) -> TrainSettings:
+    """Fill in what suits the device, the kind of data and the model to fine-tune."""
+    settings = with_architecture(settings, parent)
+    device = choose_device(settings.device)
+    synthetic = settings.poisson is not None or settings.gaussian is not None
+    objective = "consensus" if settings.scans else "clean" if synthetic else "masked"
+    resolved = training.resolve(
+        settings,
+        device=device,
+        precision=settings.precision or ("bf16" if bf16_is_fast(device) else "fp32"),
+        objective=objective,
+    )
+    if parent is not None and settings.rate is None and resolved.rate is not None:
+        resolved = replace(resolved, rate=resolved.rate * FINE_TUNE_RATE)
+    return resolved
 
 
 def with_architecture(settings: TrainSettings, parent: Model | None) -> TrainSettings:
