@@ -39,6 +39,7 @@ LAYERS = (
         "outputs",
         "models",
         "registration",
+        "training_data",
     },
     {"baselines", "scoring", "tables", "plots", "pages"},
     {
@@ -47,7 +48,6 @@ LAYERS = (
         "denoise_report",
         "noise_job",
         "train_job",
-        "training_data",
         "register_job",
         "quality",
         "study",
