@@ -420,7 +420,7 @@ def prepare(
         torch.manual_seed(resolved.seed)
         network = NRRN(resolved.units, resolved.maps, resolved.edge)
     if parent is not None:
-        network.load_state_dict(parent.network.state_dict())
+        start_from(network, parent.network)
     return Job(
         network,
         sampler,
@@ -451,22 +451,33 @@ def with_defaults(settings: TrainSettings, parent: Model | None = None) -> Train
 
 
 def with_architecture(settings: TrainSettings, parent: Model | None) -> TrainSettings:
-    """Take the architecture of the model to fine-tune, or refuse another one."""
+    """Take the architecture of the model to fine-tune; it can grow by units, and no other way."""
     if parent is None:
         return settings
-    for name, asked in (("units", settings.units), ("maps", settings.maps)):
-        has = getattr(parent, name)
-        if asked is not None and asked != has:
-            raise ValueError(
-                f"{name} is {asked}, but the model to fine-tune, {parent.name}, has {has}: "
-                f"leave {name} out."
-            )
+    if settings.units is not None and settings.units < parent.units:
+        raise ValueError(
+            f"units is {settings.units}, but the model to fine-tune, {parent.name}, has "
+            f"{parent.units}, and units can only be added: leave units out."
+        )
+    if settings.maps not in (None, parent.maps):
+        raise ValueError(
+            f"maps is {settings.maps}, but the model to fine-tune, {parent.name}, has "
+            f"{parent.maps}: leave maps out."
+        )
     if settings.edge and not parent.edge:
         raise ValueError(
             f"edge is asked for, but the model to fine-tune, {parent.name}, has no edge layer: "
             "leave edge out."
         )
-    return replace(settings, units=parent.units, maps=parent.maps, edge=parent.edge)
+    units = settings.units or parent.units
+    return replace(settings, units=units, maps=parent.maps, edge=parent.edge)
+
+
+def start_from(network: NRRN, parent: NRRN) -> None:
+    """Give a network the weights of its parent; units that the parent lacks start as its last."""
+    network.load_state_dict(parent.state_dict(), strict=False)
+    for unit in network.BU[parent.units :]:
+        unit.load_state_dict(parent.BU[-1].state_dict())
 
 
 def fitting_crop(stacks: Sequence[TrainingStack], settings: TrainSettings) -> int:

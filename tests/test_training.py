@@ -3,8 +3,10 @@
 import csv
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -299,6 +301,19 @@ def test_fine_tuning_starts_from_the_model_and_says_so_in_the_card(tmp_path: Pat
         torch.testing.assert_close(tensor, parent.network.state_dict()[name], atol=1e-9, rtol=0)
     with pytest.raises(ValueError, match="maps is 8, but the model to fine-tune"):
         train(wavy(), tmp_path / "wrong", fine_tune=parent, maps=8)
+
+
+def test_fine_tuning_can_add_units_which_start_as_the_last_one(tmp_path: Path) -> None:
+    parent = train(wavy(), tmp_path / "parent", **small(steps=2))
+    still: dict[str, Any] = {"rate": 1e-12, "average": 0.0, "steps": 1, "crop": 16, "batch": 1}
+    child = train(wavy(), tmp_path / "child", fine_tune=parent, units=3, device="cpu", **still)
+    assert child.units == 3 and parent.units == 1
+    inherited = parent.network.state_dict()
+    for name, tensor in child.network.state_dict().items():
+        expected = inherited[re.sub(r"BU\.[12]\.", "BU.0.", name)]
+        torch.testing.assert_close(tensor, expected, atol=1e-9, rtol=0)
+    with pytest.raises(ValueError, match="units can only be added"):
+        train(wavy(), tmp_path / "wrong", fine_tune=child, units=2)
 
 
 def test_divergence_keeps_the_last_good_model(

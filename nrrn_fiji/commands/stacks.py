@@ -119,7 +119,8 @@ COMMANDS: tuple[Command, ...] = (
             Option(
                 name="fine_tune",
                 label="Fine-tune",
-                help="Begin with the weights of this model: a name or a .safetensors file.",
+                help="Begin with the weights of this model: a name or a .safetensors file. With "
+                "more --units than it has, the further units begin as its last one.",
                 kind=Kind.MODEL,
             ),
             Option(
