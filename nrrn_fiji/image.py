@@ -13,6 +13,7 @@ import json
 import struct
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -355,15 +356,19 @@ class Volume(ABC):
         """
         _check_index(self.shape, start, stop, channel, time)
         out = np.empty((stop - start, self.shape.y, self.shape.x), self.dtype)
+        places = [(time, channel, z) for z in range(start, stop)]
+        if self._axis == "T":
+            places = [(z, channel, 0) for z in range(start, stop)]
+        elif self._axis == "C":
+            places = [(time, z, 0) for z in range(start, stop)]
         with self._lock:
-            for i in range(stop - start):
-                t, c, z = time, channel, start + i
-                if self._axis == "T":
-                    t, z = z, 0
-                elif self._axis == "C":
-                    c, z = z, 0
-                self._read_plane(out[i], t, c, z)
+            self._read_planes(out, places)
         return out
+
+    def _read_planes(self, out: Array, places: Sequence[tuple[int, int, int]]) -> None:
+        """Fill ``out`` (n, Y, X) with the planes at these (t, c, z), as the file counts."""
+        for plane, place in zip(out, places, strict=True):
+            self._read_plane(plane, *place)
 
     def reinterpret(self, axis: str) -> None:
         """Read the axis "T" or "C" as depth: for stacks that were saved with the wrong axis.

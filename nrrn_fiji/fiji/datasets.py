@@ -20,7 +20,7 @@ import jpype
 import numpy as np
 
 from ..image import Array, ImageMetadata, Volume, VolumeShape, VolumeWriter
-from .images import java_array, pixels_from_java, pixels_to_java
+from .pixels import java_array, pixels_from_java, pixels_to_java
 
 __all__ = ["ImgPlusVolume", "ImgPlusWriter", "is_img_plus"]
 

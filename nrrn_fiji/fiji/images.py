@@ -5,17 +5,17 @@ ImagePlus with everything its source carried: calibration, labels, look-up table
 Info, properties, selection, overlay and the order of its dimensions.  PyImageJ's own conversion
 loses most of these, needs a Java library that Fiji lacks, and gives images whose edits are lost.
 
-Pixels go slice by slice through a NIO buffer over NumPy's memory: at the speed of memory, and
-never more than one slice of a virtual stack at a time.  This module must never change the image
-that it reads, and needs Java to run before anything here is called.
+Pixels go slice by slice (:mod:`nrrn_fiji.fiji.pixels`), and never more than one slice of a virtual
+stack is held by Java.  This module must never change the image that it reads, and needs Java to
+run before anything here is called.
 
 Sources: ``ij.ImagePlus``, ``ij.measure.Calibration`` and ``ij.io.FileSaver`` of ImageJ 1.54p.
 """
 
 from __future__ import annotations
 
-import functools
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,20 @@ import jpype
 import numpy as np
 
 from ..image import Array, ImageMetadata, Volume, VolumeShape, VolumeWriter, provenance_line
+from .pixels import (
+    fits_in_java,
+    in_parallel,
+    java_array,
+    java_is_full,
+    pixels_from_java,
+    pixels_to_java,
+)
 from .xarrays import XarrayVolume, is_xarray
 
 __all__ = [
     "ImagePlusVolume",
     "ImagePlusWriter",
+    "dress",
     "fits_in_java",
     "java_array",
     "pixels_from_java",
@@ -39,15 +48,6 @@ BIT_DEPTHS: dict[int, np.dtype[Any]] = {
     8: np.dtype(np.uint8),
     16: np.dtype(np.uint16),
     32: np.dtype(np.float32),
-}
-# Java's type with the same bits, and the view of a byte buffer that copies it in bulk.
-JAVA_TYPES: dict[str, tuple[Any, str]] = {
-    "uint8": (jpype.JByte, "duplicate"),
-    "int8": (jpype.JByte, "duplicate"),
-    "uint16": (jpype.JShort, "asShortBuffer"),
-    "int16": (jpype.JShort, "asShortBuffer"),
-    "float32": (jpype.JFloat, "asFloatBuffer"),
-    "float64": (jpype.JDouble, "asDoubleBuffer"),
 }
 # ImageJ keeps signed 16-bit values as unsigned ones, 32768 higher: the same bits but the highest.
 SIGN = np.uint16(0x8000)
@@ -83,96 +83,6 @@ def volume_of(image: Any) -> Volume:
     raise TypeError(
         f"image is of type {type(image).__name__}, but accepted are ij.ImagePlus, "
         "net.imagej.Dataset, net.imagej.ImgPlus and xarray.DataArray: convert it first."
-    )
-
-
-# --- pixels ------------------------------------------------------------------------------------
-
-
-@functools.cache
-def _native_order() -> Any:
-    return jpype.JClass("java.nio.ByteOrder").nativeOrder()
-
-
-@functools.cache
-def _array_type(dtype: str) -> Any:
-    """Return Java's array type for the bits of a dtype."""
-    return jpype.JArray(JAVA_TYPES[dtype][0])
-
-
-def _buffer(array: Array) -> Any:
-    """Return a NIO buffer over the memory of a contiguous array; the array must outlive it."""
-    data = array.reshape(-1).view(np.int8)
-    buffer = jpype.nio.convertToDirectBuffer(data).order(_native_order())
-    return getattr(buffer, JAVA_TYPES[array.dtype.name][1])()
-
-
-def pixels_from_java(out: Array, pixels: Any, offset: int = 0) -> None:
-    """Copy pixels out of a Java array, bit by bit.
-
-    Parameters
-    ----------
-    out
-        Contiguous (Y, X) of uint8, int8, uint16, int16, float32 or float64.
-    pixels
-        The Java array of the same size of pixel.
-    offset
-        Where in it the plane begins.
-
-    Raises
-    ------
-    ValueError
-        If the Java array is of another type or too short.
-    """
-    wanted = _array_type(out.dtype.name)
-    if not isinstance(pixels, wanted) or len(pixels) < offset + out.size:
-        raise ValueError(
-            f"pixels is a {type(pixels).__name__} of {len(pixels)}, but a {wanted.__name__} of "
-            f"{offset + out.size} or more is needed: convert the image to one type first."
-        )
-    _buffer(out).put(pixels, offset, out.size)
-
-
-def pixels_to_java(plane: Array, pixels: Any, offset: int = 0) -> None:
-    """Copy pixels into a Java array, bit by bit; the inverse of :func:`pixels_from_java`."""
-    plane = np.ascontiguousarray(plane)
-    _buffer(plane).get(pixels, offset, plane.size)
-
-
-def java_array(size: int, dtype: np.dtype[Any]) -> Any:
-    """Return a new Java array of ``size`` pixels that holds the bits of ``dtype``.
-
-    Raises
-    ------
-    MemoryError
-        If Java's memory is full.
-    """
-    try:
-        return _array_type(dtype.name)(size)
-    except jpype.JException as error:
-        if isinstance(error, jpype.JClass("java.lang.OutOfMemoryError")):
-            raise _java_is_full(size * dtype.itemsize) from error
-        raise
-
-
-def fits_in_java(size: int) -> bool:
-    """Whether Java has ``size`` more bytes for pixels, with some left for its own work."""
-    runtime = jpype.JClass("java.lang.Runtime").getRuntime()
-    for attempt in range(2):
-        if attempt:
-            runtime.gc()  # what nobody uses any more counts as used until it is collected
-        used = runtime.totalMemory() - runtime.freeMemory()
-        if used + size < 0.9 * runtime.maxMemory():
-            return True
-    return False
-
-
-def _java_is_full(size: int) -> MemoryError:
-    most = jpype.JClass("java.lang.Runtime").getRuntime().maxMemory()
-    return MemoryError(
-        f"Java has no {size / 1e6:.4g} MB left for the result (all of Java may take "
-        f"{most / 1e6:.4g} MB). Close images, write the result to a file, or start with more "
-        "memory for Java (--memory)."
     )
 
 
@@ -222,11 +132,22 @@ class ImagePlusVolume(Volume):
             )
         self.imp = imp
         self.signed = signed
+        self._planes = shape
         self._stack = stack
         self._virtual = bool(stack.isVirtual())
 
+    def _read_planes(self, out: Array, places: Sequence[tuple[int, int, int]]) -> None:
+        def copy(start: int, stop: int) -> None:
+            for number in range(start, stop):
+                self._read_plane(out[number], *places[number])
+
+        if self._virtual:  # whoever opens the files may not be ready for two at a time
+            copy(0, len(places))
+        else:
+            in_parallel(copy, len(places), out.nbytes)
+
     def _read_plane(self, out: Array, t: int, c: int, z: int) -> None:
-        index = self.imp.getStackIndex(c + 1, z + 1, t + 1)
+        index = self._index(t, c, z)
         if self._virtual:
             self._check_file(index)
         pixels = self._stack.getPixels(index)
@@ -244,6 +165,10 @@ class ImagePlusVolume(Volume):
         if self.signed:
             bits = out.view(np.uint16)
             np.bitwise_xor(bits, SIGN, out=bits)
+
+    def _index(self, t: int, c: int, z: int) -> int:
+        """Return the number of a plane as ImageJ counts, from 1."""
+        return (t * self._planes.z + z) * self._planes.c + c + 1
 
     def _check_file(self, index: int) -> None:
         """Refuse a slice whose file is gone: ImageJ would give a blank one and say nothing."""
@@ -386,7 +311,7 @@ class ImagePlusWriter(VolumeWriter):
         super().__init__(Path(title), shape, dtype)
         size = shape.planes * shape.y * shape.x * dtype.itemsize
         if not fits_in_java(size):
-            raise _java_is_full(size)
+            raise java_is_full(size)
         self.title = title
         self._like = like
         self._slices = slices

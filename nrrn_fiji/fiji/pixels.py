@@ -1,0 +1,183 @@
+"""Grey values between Java's arrays and NumPy's, at the speed of memory.
+
+A piece at a time goes through a small NIO buffer that stays in the processor's cache.  A buffer
+laid over the destination itself would save that step, but JPype lets go of the memory under such a
+buffer only when Java next collects garbage: a large stack that is read slab by slab would stay in
+memory as a whole.  Large slabs are copied by two threads, each with a buffer of its own.
+
+This module must never keep anything alive that it was given, and needs Java to run before
+anything here is called.
+
+Source: ``java.nio.ByteBuffer``; measured by ``benchmarks/fiji_pixels.py``.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jpype
+import numpy as np
+
+from ..image import Array
+
+__all__ = [
+    "fits_in_java",
+    "in_parallel",
+    "java_array",
+    "java_is_full",
+    "pixels_from_java",
+    "pixels_to_java",
+]
+
+# Java's type with the same bits, and the view of a byte buffer that copies it in bulk.
+JAVA_TYPES: dict[str, tuple[Any, str]] = {
+    "uint8": (jpype.JByte, "duplicate"),
+    "int8": (jpype.JByte, "duplicate"),
+    "uint16": (jpype.JShort, "asShortBuffer"),
+    "int16": (jpype.JShort, "asShortBuffer"),
+    "float32": (jpype.JFloat, "asFloatBuffer"),
+    "float64": (jpype.JDouble, "asDoubleBuffer"),
+}
+PIECE_BYTES = 1 << 18
+"""Of the buffer between the two sides: below this calls cost time, above it the cache is left."""
+WORTH_TWO_THREADS = 8 << 20
+"""Bytes; fewer are copied before a second thread has begun."""
+
+
+class _Buffers(threading.local):
+    """Of each thread the NIO buffers by dtype, each with the array over whose memory it lies."""
+
+    def __init__(self) -> None:
+        self.made: dict[str, tuple[Array, Any]] = {}
+
+    def of(self, dtype: np.dtype[Any]) -> tuple[Array, Any]:
+        if dtype.name not in self.made:
+            piece = np.zeros(PIECE_BYTES // dtype.itemsize, dtype)
+            order = jpype.JClass("java.nio.ByteOrder").nativeOrder()
+            buffer = jpype.nio.convertToDirectBuffer(piece.view(np.int8)).order(order)
+            self.made[dtype.name] = piece, getattr(buffer, JAVA_TYPES[dtype.name][1])()
+        return self.made[dtype.name]
+
+
+_buffers = _Buffers()
+
+
+@functools.cache
+def _array_type(dtype: str) -> Any:
+    """Return Java's array type for the bits of a dtype."""
+    return jpype.JArray(JAVA_TYPES[dtype][0])
+
+
+def pixels_from_java(out: Array, pixels: Any, offset: int = 0) -> None:
+    """Copy pixels out of a Java array, bit by bit.
+
+    Parameters
+    ----------
+    out
+        Contiguous (Y, X) of uint8, int8, uint16, int16, float32 or float64.
+    pixels
+        The Java array of the same size of pixel.
+    offset
+        Where in it the plane begins.
+
+    Raises
+    ------
+    ValueError
+        If the Java array is of another type or too short.
+    """
+    wanted = _array_type(out.dtype.name)
+    if not isinstance(pixels, wanted) or len(pixels) < offset + out.size:
+        raise ValueError(
+            f"pixels is a {type(pixels).__name__} of {len(pixels)}, but a {wanted.__name__} of "
+            f"{offset + out.size} or more is needed: convert the image to one type first."
+        )
+    piece, buffer = _buffers.of(out.dtype)
+    flat = out.reshape(-1)
+    for start in range(0, flat.size, piece.size):
+        count = min(piece.size, flat.size - start)
+        buffer.clear()
+        buffer.put(pixels, offset + start, count)
+        flat[start : start + count] = piece[:count]
+
+
+def pixels_to_java(plane: Array, pixels: Any, offset: int = 0) -> None:
+    """Copy pixels into a Java array, bit by bit; the inverse of :func:`pixels_from_java`."""
+    piece, buffer = _buffers.of(plane.dtype)
+    flat = plane.reshape(-1)
+    for start in range(0, flat.size, piece.size):
+        count = min(piece.size, flat.size - start)
+        piece[:count] = flat[start : start + count]
+        buffer.clear()
+        buffer.get(pixels, offset + start, count)
+
+
+@functools.cache
+def _second() -> ThreadPoolExecutor:
+    """Return the thread that copies beside the calling one."""
+    return ThreadPoolExecutor(1, thread_name_prefix="nrrn pixels")
+
+
+def in_parallel(copy: Callable[[int, int], None], count: int, size: int) -> None:
+    """Copy many planes, by two threads where that is faster.
+
+    Parameters
+    ----------
+    copy
+        Copies planes ``start`` to ``stop`` (not included).
+    count
+        How many planes there are.
+    size
+        Bytes of all of them.
+    """
+    if count < 2 or size < WORTH_TWO_THREADS or (os.cpu_count() or 1) < 2:
+        copy(0, count)
+        return
+    half = count // 2
+    beside = _second().submit(copy, half, count)
+    try:
+        copy(0, half)
+    finally:
+        beside.result()
+
+
+def java_array(size: int, dtype: np.dtype[Any]) -> Any:
+    """Return a new Java array of ``size`` pixels that holds the bits of ``dtype``.
+
+    Raises
+    ------
+    MemoryError
+        If Java's memory is full.
+    """
+    try:
+        return _array_type(dtype.name)(size)
+    except jpype.JException as error:
+        if isinstance(error, jpype.JClass("java.lang.OutOfMemoryError")):
+            raise java_is_full(size * dtype.itemsize) from error
+        raise
+
+
+def fits_in_java(size: int) -> bool:
+    """Whether Java has ``size`` more bytes for pixels, with some left for its own work."""
+    runtime = jpype.JClass("java.lang.Runtime").getRuntime()
+    for attempt in range(2):
+        if attempt:
+            runtime.gc()  # what nobody uses any more counts as used until it is collected
+        used = runtime.totalMemory() - runtime.freeMemory()
+        if used + size < 0.9 * runtime.maxMemory():
+            return True
+    return False
+
+
+def java_is_full(size: int) -> MemoryError:
+    """Return the error for a result that Java has no room for; its message is a sentence."""
+    most = jpype.JClass("java.lang.Runtime").getRuntime().maxMemory()
+    return MemoryError(
+        f"Java has no {size / 1e6:.4g} MB left for the result (all of Java may take "
+        f"{most / 1e6:.4g} MB). Close images, write the result to a file, or start with more "
+        "memory for Java (--memory)."
+    )
