@@ -7,8 +7,17 @@ import math
 import numpy as np
 import pytest
 
+from nrrn_fiji.baselines import filters
 from nrrn_fiji.baselines.clipping import clipped_mean, undo_clipping
-from nrrn_fiji.baselines.filters import FILTERS, Filter, filter_named, tune
+from nrrn_fiji.baselines.filters import (
+    BM3D,
+    FILTERS,
+    FILTERS_3D,
+    Filter,
+    bm3d_is_installed,
+    filter_named,
+    tune,
+)
 from nrrn_fiji.metrics import psnr
 from nrrn_fiji.noise import add_noise
 
@@ -73,6 +82,79 @@ def test_every_filter_tuned_improves_a_noisy_slice(candidate):
         assert psnr(clean, result) > psnr(clean, noisy) + 4
 
 
+@pytest.mark.parametrize("kind", ["gaussian", "median"])
+def test_a_filter_in_3d_is_the_one_of_a_slice_where_neighbours_have_no_weight(kind):
+    triplet = np.random.default_rng(3).random((3, 20, 23), np.float32)
+    flat, alone = {
+        "gaussian": ({"sigma": 1.3}, {"sigma": 1.3, "neighbours": 0}),
+        "median": ({"radius": 2}, None),
+    }[kind]
+    if alone:
+        result = filter_named("gaussian3d")(triplet, alone)
+        np.testing.assert_allclose(result, filter_named("gaussian")(triplet[1], flat), atol=1e-6)
+        result = filter_named("gaussian3d")(triplet, {"sigma": 1.3, "neighbours": 1})
+        mean = filter_named("gaussian")(triplet.mean(0), flat)
+        np.testing.assert_allclose(result, mean, atol=1e-6)
+    else:
+        result = filter_named("median3d")(triplet, {"radius": 2, "outer": 1})
+        y, x = np.mgrid[:20, :23]
+        distance = (y - 9) ** 2 + (x - 11) ** 2
+        values = [
+            *triplet[1][distance <= 4],
+            *triplet[0][distance <= 1],
+            *triplet[2][distance <= 1],
+        ]
+        assert result[9, 11] == np.median(values)
+        # Three equal slices with equal disks: the filter of one slice, at borders too.
+        same = filter_named("median3d")(triplet[[1, 1, 1]], {"radius": 2, "outer": 2})
+        np.testing.assert_array_equal(same, filter_named("median")(triplet[1], flat))
+
+
+@pytest.mark.parametrize("candidate", FILTERS_3D, ids=lambda f: f.name)
+def test_a_filter_in_3d_beats_that_of_a_slice_where_slices_are_alike(candidate):
+    y, x = np.mgrid[:48, :48]
+    clean = (0.5 + 0.25 * np.sign(np.sin(x / 9) * np.cos(y / 11))).astype(np.float32)
+    rng = np.random.default_rng(4)
+    triplet = np.stack([add_noise(clean, sigma=40, rng=rng, clip=True) for _ in range(3)])
+    [tuned] = tune(candidate, [clean], [triplet])
+    [flat] = tune(filter_named(candidate.name.removesuffix("3d")), [clean], [triplet[1]])
+    assert candidate(triplet, tuned.setting).shape == clean.shape
+    assert tuned.psnr > flat.psnr + 1
+
+
+def test_bm3d_does_better_than_any_gaussian_where_the_image_repeats():
+    if not bm3d_is_installed():
+        pytest.skip("BM3D IS NOT TESTED: the extra bm3d (non-commercial licence) is not installed")
+    y, x = np.mgrid[:64, :64]
+    clean = (0.5 + 0.25 * np.sign(np.sin(x / 4) * np.cos(y / 5))).astype(np.float32)
+    noisy = add_noise(clean, sigma=25, rng=np.random.default_rng(0))
+    result = BM3D(noisy, {"sigma": 25 / 255})
+    [best] = tune(filter_named("gaussian"), [clean], [noisy])
+    assert result.dtype == np.float32
+    assert psnr(clean, result) > best.psnr + 3
+
+
+def test_bm3d_that_is_not_installed_names_its_licence(monkeypatch):
+    monkeypatch.setattr(filters, "bm3d_is_installed", lambda: False)
+    with pytest.raises(ImportError, match=r"non-commercial use only.*nrrn-fiji\[bm3d\]"):
+        BM3D(np.zeros((16, 16), np.float32), {"sigma": 0.1})
+
+
+def test_a_slow_filter_is_tuned_on_one_small_crop():
+    seen = []
+
+    def spy(image, strength):
+        seen.append(image.copy())
+        return image
+
+    slow = Filter("slow", "Slow", ("strength",), lambda n: [{"strength": 1}], spy, tuning_pixels=8)
+    clean = np.random.default_rng(0).random((3, 20, 31), np.float32)
+    [tuned] = tune(slow, list(clean), list(clean + np.float32(0.1)))
+    [crop] = seen
+    np.testing.assert_array_equal(crop, clean[0, 6:14, 11:19] + np.float32(0.1))
+    assert tuned.setting == {"strength": 1}
+
+
 def test_tuning_takes_the_best_of_the_grid_for_every_finish():
     clean = np.full((16, 16), 0.5, np.float32)
     noisy = np.full((16, 16), 0.4, np.float32)
@@ -123,7 +205,7 @@ def test_poisson_peak_1_shrinks_grey_values_as_the_formula_says():
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: filter_named("wiener"), "'wiener'.*gaussian, median, nlm"),
+        (lambda: filter_named("wiener"), "'wiener'.*gaussian, median, nlm, bm3d, gaussian3d"),
         (
             lambda: FILTERS[0](np.zeros((4, 4)), {"radius": 1}),
             "gaussian filter takes exactly sigma",
