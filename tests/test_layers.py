@@ -17,7 +17,7 @@ PACKAGE = Path(nrrn_fiji.__file__).parent
 # Lowest first.  A module imports from its own layer or from those above it in this list.
 LAYERS = (
     {"settings", "progress", "resources", "reports", "files"},
-    {"network", "objectives", "noise", "metrics", "resolution"},
+    {"network", "objectives", "noise", "metrics", "resolution", "residuals"},
     {
         "intensity",
         "tiles",
@@ -28,6 +28,7 @@ LAYERS = (
         "triplets",
         "training",
         "stack_checks",
+        "noise_statistics",
     },
     {
         "volumes",
@@ -50,6 +51,8 @@ LAYERS = (
         "train_job",
         "register_job",
         "quality",
+        "quality_page",
+        "measure_job",
         "study",
         "__init__",
     },
