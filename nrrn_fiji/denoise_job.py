@@ -221,6 +221,8 @@ class DenoiseJob:
     slices: range | None
     targets: dict[str, Path]
     plans: tuple[Plan, ...] = ()
+    went_on: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    """With what, from which slice on, where memory did not suffice for the plan."""
 
     def __enter__(self) -> DenoiseJob:
         return self
@@ -334,6 +336,7 @@ class DenoiseJob:
         plan = self.plans[0].as_dict()
         spans = [list(plan.intensity) for plan in self.plans]
         plan["intensity"] = spans[0] if len(spans) == 1 else spans
+        changes = {"went_on_with": self.went_on} if self.went_on else {}
         return {
             "program": "nrrn-fiji",
             "version": __version__,
@@ -345,7 +348,18 @@ class DenoiseJob:
             "settings": self.settings.asked(),
             "slices": [self.written.start, self.written.stop],
             "plan": plan,
+            **changes,
         }
+
+    def note(self, block: Block, channel: int, time_point: int) -> None:
+        """Remember with what a block was computed, where that is not what was planned."""
+        used, names = block.plan.as_dict(), ("device", "precision", "tile", "batch")
+        place = {"time": time_point, "channel": channel}
+        before = [entry for entry in self.went_on if place.items() <= entry.items()]
+        last = before[-1] if before else self.plans[channel].as_dict()
+        if any(used[name] != last[name] for name in names):
+            changed = {name: used[name] for name in names}
+            self.went_on.append({**place, "slice": block.start, **changed})
 
     def run(self, *, overwrite: bool, restart: bool, progress: Progress) -> int:
         """Denoise everything that is not finished yet.
@@ -465,6 +479,7 @@ class DenoiseJob:
                     progress=ShareOfProgress(progress, before + skipped, self.total, text),
                     said=said,
                 ):
+                    self.note(block, channel, time_point)
                     _write(writers, block, block.start - first, channel, time_point)
                     part.mark(BlockKey(time_point, channel, (block.start - first) // depth))
             before += len(self.written)

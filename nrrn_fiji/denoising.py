@@ -10,6 +10,7 @@ slices of its source, or write anything: it yields blocks, in order, to whoever 
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import time
 from collections.abc import Container, Iterator
@@ -46,6 +47,8 @@ class Block(NamedTuple):
     units: NDArray[np.float32] | None
     """(L + 1, stop - start, Y, X), x̂[1] … x̂[L] and the final estimate in grey values; (k, …) when
     k units of more are computed."""
+    plan: Plan
+    """By which it was computed: the one given, but where memory ran out."""
 
 
 def denoise_slabs(
@@ -388,7 +391,14 @@ class _Run:
                     if held.invalid is not None:
                         estimate[held.invalid] = held.image[held.invalid]
                     units[unit, i] = estimate
-        return Block(centres.start, centres.stop, image, noise, units)
+        used = dataclasses.replace(
+            self.plan,
+            device=str(self.device),
+            precision=self.precision,
+            tile=self.tile,
+            batch=self.batch,
+        )
+        return Block(centres.start, centres.stop, image, noise, units, used)
 
 
 class _Slice(NamedTuple):

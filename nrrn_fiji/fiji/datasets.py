@@ -214,6 +214,8 @@ class ImgPlusWriter(VolumeWriter):
         Name of the new image.
     dtype
         Type of its grey values: the source's when left out.
+    slices
+        Which slices of the source it holds; all when left out.
     provenance
         How it was made; its property ``nrrn``.
 
@@ -228,13 +230,16 @@ class ImgPlusWriter(VolumeWriter):
         *,
         title: str,
         dtype: np.dtype[Any] | None = None,
+        slices: range | None = None,
         provenance: dict[str, Any] | None = None,
     ) -> None:
         dtype = like.dtype if dtype is None else np.dtype(dtype)
-        super().__init__(Path(title), like.shape, dtype)
+        slices = range(like.shape.z) if slices is None else slices
+        super().__init__(Path(title), like.shape._replace(z=len(slices)), dtype)
+        self._slices = slices
         self.title = title
         self._like = like
-        self._provenance = provenance
+        self.provenance = provenance
         # Where z_axis made slices of time points or channels, the result says Z.
         turned = None if like._axis == "Z" else like._axis.lower()
         roles = ["z" if turned and role == turned else role for role in like.axes]
@@ -242,7 +247,10 @@ class ImgPlusWriter(VolumeWriter):
         first = [roles.index("x"), roles.index("y")]
         self._order = first + [number for number in range(len(roles)) if number not in first]
         self._written: set[int] = set()
-        sizes = [int(like.img_plus.dimension(number)) for number in self._order]
+        sizes = [
+            len(slices) if roles[number] == "z" else int(like.img_plus.dimension(number))
+            for number in self._order
+        ]
         name = next(name for name, kind in TYPES.items() if kind == dtype)
         package = "real" if dtype.kind == "f" else "integer"
         pixel = jpype.JClass(f"net.imglib2.type.numeric.{package}.{name}")()
@@ -293,6 +301,9 @@ class ImgPlusWriter(VolumeWriter):
         for axis, number in zip(axes, self._order, strict=True):
             if self._roles[number] != self._like.axes[number]:
                 axis.setType(jpype.JClass("net.imagej.axis.Axes").Z)
+            linear = isinstance(axis, jpype.JClass("net.imagej.axis.LinearAxis"))
+            if self._roles[number] == "z" and self._slices.start and linear:
+                axis.setOrigin(axis.calibratedValue(self._slices.start))
         kind = jpype.JClass("net.imagej.axis.CalibratedAxis")
         made = jpype.JClass("net.imagej.ImgPlus")(self._img, self.title, jpype.JArray(kind)(axes))
         if self.dtype == self._like.dtype:
@@ -301,13 +312,28 @@ class ImgPlusWriter(VolumeWriter):
                 made.setChannelMinimum(channel, source.getChannelMinimum(channel))
                 made.setChannelMaximum(channel, source.getChannelMaximum(channel))
         made.setCompositeChannelCount(source.getCompositeChannelCount())
-        made.initializeColorTables(source.getColorTableCount())
-        for number in range(source.getColorTableCount()):
-            made.setColorTable(source.getColorTable(number), number)
+        tables = self._colour_tables()
+        made.initializeColorTables(len(tables))
+        for number, table in enumerate(tables):
+            made.setColorTable(table, number)
         made.setSource(source.getSource())
         made.getProperties().putAll(source.getProperties())
-        if self._provenance is not None:
-            made.getProperties().put(PROVENANCE, json.dumps(self._provenance))
+        if self.provenance is not None:
+            made.getProperties().put(PROVENANCE, json.dumps(self.provenance))
         if not self._like.is_dataset:
             return made
         return jpype.JClass("net.imagej.DefaultDataset")(self._like.image.getContext(), made)
+
+    def _colour_tables(self) -> list[Any]:
+        """Return the source's colour tables, of the planes that are held where each has one."""
+        source = self._like.img_plus
+        tables = [source.getColorTable(n) for n in range(source.getColorTableCount())]
+        sizes = [int(source.dimension(number)) for number in range(source.numDimensions())]
+        rest = [number for number in range(len(sizes)) if self._roles[number] not in ("x", "y")]
+        if len(self._slices) == self._like.shape.z or len(tables) != self._like.shape.planes:
+            return tables
+        # The first axis after X and Y is the fastest.
+        numbers = np.arange(len(tables)).reshape([sizes[number] for number in rest][::-1])
+        depth = [self._roles[number] for number in rest][::-1].index("z")
+        kept = numbers.take(list(self._slices), axis=depth)
+        return [tables[number] for number in kept.ravel()]

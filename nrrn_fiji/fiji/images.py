@@ -135,6 +135,8 @@ class ImagePlusVolume(Volume):
         self._planes = shape
         self._stack = stack
         self._virtual = bool(stack.isVirtual())
+        self.is_sequence = _is_sequence(stack, file)
+        """Whether each slice is a file of its own."""
 
     def _read_planes(self, out: Array, places: Sequence[tuple[int, int, int]]) -> None:
         def copy(start: int, stop: int) -> None:
@@ -189,6 +191,16 @@ class ImagePlusVolume(Volume):
             return f"{self.path.name} {state.st_size} {state.st_mtime_ns}"
         # Pixels in memory can change at any time: they are this image's alone, in this session.
         return f"ImagePlus {self.imp.getID()} of process {os.getpid()}"
+
+
+def _is_sequence(stack: Any, file: Any) -> bool:
+    count = int(stack.getSize())
+    if count < 2 or file is None:
+        return False
+    if stack.isVirtual():
+        return bool(stack.getFileName(1) != stack.getFileName(count))
+    label = str(stack.getSliceLabel(count) or "").partition("\n")[0]
+    return bool(label and file.directory) and Path(str(file.directory), label).is_file()
 
 
 def _path_of(file: Any) -> Path | None:
@@ -277,10 +289,12 @@ class ImagePlusWriter(VolumeWriter):
     title
         Name of the new image.
     dtype
-        Type of its grey values: the source's (they keep their meaning, so the display range and
-        the calibration function stay), or float32.
+        Type of its grey values: the source's, or float32.
     slices
         Which slices of the source it holds; all when left out.
+    same_values
+        Whether its grey values mean what the source's do, so that the display range and the
+        calibration function stay; as the type tells when left out.
     provenance
         How it was made; the last line of its Info.
 
@@ -299,6 +313,7 @@ class ImagePlusWriter(VolumeWriter):
         title: str,
         dtype: np.dtype[Any] | None = None,
         slices: range | None = None,
+        same_values: bool | None = None,
         provenance: dict[str, Any] | None = None,
     ) -> None:
         slices = range(like.shape.z) if slices is None else slices
@@ -315,7 +330,8 @@ class ImagePlusWriter(VolumeWriter):
         self.title = title
         self._like = like
         self._slices = slices
-        self._provenance = provenance
+        self._same_values = dtype == like.dtype if same_values is None else same_values
+        self.provenance = provenance
         self._planes: list[Any] = [None] * shape.planes
 
     def _write_plane(self, plane: Array, t: int, c: int, z: int) -> None:
@@ -354,8 +370,8 @@ class ImagePlusWriter(VolumeWriter):
             self._like,
             shape=self.shape,
             slices=self._slices,
-            same_values=self.dtype == self._like.dtype,
-            provenance=self._provenance,
+            same_values=self._same_values,
+            provenance=self.provenance,
         )
 
 
@@ -367,6 +383,7 @@ def dress(
     slices: range,
     same_values: bool,
     provenance: dict[str, Any] | None,
+    remark: str = "",
 ) -> Any:
     """Give a new ImagePlus everything but the pixels of ``like``, and return it.
 
@@ -379,13 +396,18 @@ def dress(
     same_values
         Whether its grey values mean the same: if not, display range and calibration function are
         left out.
+    provenance
+        How it was made; the last line of its Info.
+    remark
+        The line before, if any.
     """
     source = like.imp
     metadata = like.metadata.selected(like.shape, shape, slices, same_values=same_values)
     for index, label in enumerate(metadata.labels):
         if shape.planes == 1:
             result.setProp("Slice_Label", label or None)
-        result.getStack().setSliceLabel(label or None, index + 1)
+        if not result.getStack().isVirtual():  # which has the labels it was made with
+            result.getStack().setSliceLabel(label or None, index + 1)
     # ImageJ orders dimensions by its own convention; a stack reinterpreted by z_axis is one of Z.
     result.setDimensions(shape.c, shape.z, shape.t)
     if source.isHyperStack() and shape.planes > 1:
@@ -401,7 +423,7 @@ def dress(
     _copy_attached(source, result)
     info = metadata.info.rstrip("\n")
     if provenance is not None:
-        info = "\n".join(filter(None, (info, provenance_line(provenance))))
+        info = "\n".join(filter(None, (info, remark, provenance_line(provenance))))
     if info:
         result.setProperty("Info", info)
     result = _colour(result, source, same_values)

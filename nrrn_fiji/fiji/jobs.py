@@ -6,6 +6,8 @@ how it was done.  This module must never show anything, nor change the image tha
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +20,14 @@ from ..denoising import denoise_slabs
 from ..image import Volume
 from ..models import DEFAULT_MODEL, Model, load_model
 from ..noise_job import check_noise, noise_spans, noisy_slice
+from ..outputs import readable_size
 from ..progress import Cancelled, NoProgress, Progress
 from ..settings import DenoiseSettings, NoiseSettings
 from ..volumes import StackSource
 from .datasets import ImgPlusVolume, ImgPlusWriter
 from .images import ImagePlusVolume, ImagePlusWriter, volume_of
+from .pixels import fits_in_java
+from .virtual import VirtualWriter
 from .xarrays import XarrayVolume, XarrayWriter
 
 __all__ = ["DenoisedImage", "denoise_image", "noisy_image"]
@@ -77,7 +82,8 @@ def denoise_image(
     ValueError, FileNotFoundError
         If the image, the model or a setting cannot be used.
     MemoryError
-        If the result does not fit into Java's memory, before anything is computed.
+        If the result does not fit into Java's memory, before anything is computed; not for an
+        ``ij.ImagePlus``, whose result then goes into a file and is a virtual stack.
     Cancelled
         When the user stops; no image is made then.
     """
@@ -98,34 +104,45 @@ def denoise_image(
     targets = {kind: Path(title) for kind, title in titles.items()}
     job = DenoiseJob(volume, loaded, settings, slices, targets)
     job.plans = job.make_plans()
-    writers = {
-        kind: writer(
-            volume,
-            title=title,
-            dtype=None if kind == "image" else np.dtype(np.float32),
-            slices=job.written,
-            provenance=job.provenance(kind),
+    if volume.shape.z == 1 and not settings.scans and settings.images > 1:
+        progress.message(
+            f"{volume.name} has one slice and no neighbours: it is denoised from itself alone."
         )
-        for kind, title in titles.items()
-    }
-    many = volume.shape.t * volume.shape.c > 1
-    for number, (time, channel) in enumerate(job.passes()):
-        text = f"time point {time + 1}, channel {channel + 1}" if many else ""
-        for block in denoise_slabs(
-            StackSource(volume, channel, time),
-            loaded.network,
-            job.plans[channel],
-            slices=slices,
-            want_noise=noise,
-            progress=ShareOfProgress(progress, number * len(job.written), job.total, text),
-        ):
-            start = block.start - job.written.start
-            writers["image"].write(start, block.image, channel=channel, time=time)
-            if block.noise is not None:
-                writers["noise"].write(start, block.noise, channel=channel, time=time)
-    progress.update(job.total, job.total)
-    made = {kind: writers[kind].finish() for kind in writers}
-    return DenoisedImage(made["image"], made.get("noise"), job.total)
+    with ExitStack() as unfinished:
+        writers = make_writers(
+            volume,
+            {
+                kind: (title, np.dtype(np.float32) if kind == "noise" else volume.dtype)
+                for kind, title in titles.items()
+            },
+            slices=job.written,
+            provenance=job.provenance,
+            unfinished=unfinished,
+            progress=progress,
+        )
+        many = volume.shape.t * volume.shape.c > 1
+        said: set[str] = set()
+        for number, (time, channel) in enumerate(job.passes()):
+            text = f"time point {time + 1}, channel {channel + 1}" if many else ""
+            for block in denoise_slabs(
+                StackSource(volume, channel, time),
+                loaded.network,
+                job.plans[channel],
+                slices=slices,
+                want_noise=noise,
+                progress=ShareOfProgress(progress, number * len(job.written), job.total, text),
+                said=said,
+            ):
+                job.note(block, channel, time)
+                start = block.start - job.written.start
+                writers["image"].write(start, block.image, channel=channel, time=time)
+                if block.noise is not None:
+                    writers["noise"].write(start, block.noise, channel=channel, time=time)
+        progress.update(job.total, job.total)
+        for kind, made in writers.items():
+            made.provenance = job.provenance(kind)  # memory may have run out since it began
+        results = {kind: made.finish() for kind, made in writers.items()}
+    return DenoisedImage(results["image"], results.get("noise"), job.total)
 
 
 def noisy_image(image: Any, settings: NoiseSettings, *, progress: Progress | None = None) -> Any:
@@ -157,21 +174,23 @@ def noisy_image(image: Any, settings: NoiseSettings, *, progress: Progress | Non
     check_noise(settings)
     spans = noise_spans(volume, settings)
     title = title_of(volume.name, "noisy")
-    made = writer(
-        volume,
-        title=title,
-        dtype=None,
-        slices=range(volume.shape.z),
-        provenance=noise_job.provenance(volume.name, settings),
-    )
-    places = list(np.ndindex(volume.shape[:3]))
-    for number, (time, channel, z) in enumerate(places):
-        if progress.cancelled:
-            raise Cancelled("Stopped: every image is as it was.")
-        noisy = noisy_slice(volume, (time, channel, z), spans[channel], settings)
-        made.write(z, noisy, channel=channel, time=time)
-        progress.update(number + 1, len(places))
-    return made.finish()
+    with ExitStack() as unfinished:
+        made = make_writers(
+            volume,
+            {"image": (title, volume.dtype)},
+            slices=range(volume.shape.z),
+            provenance=lambda kind: noise_job.provenance(volume.name, settings),
+            unfinished=unfinished,
+            progress=progress,
+        )["image"]
+        places = list(np.ndindex(volume.shape[:3]))
+        for number, (time, channel, z) in enumerate(places):
+            if progress.cancelled:
+                raise Cancelled("Stopped: every image is as it was.")
+            noisy = noisy_slice(volume, (time, channel, z), spans[channel], settings)
+            made.write(z, noisy, channel=channel, time=time)
+            progress.update(number + 1, len(places))
+        return made.finish()
 
 
 def title_of(name: str, what: str) -> str:
@@ -182,23 +201,58 @@ def title_of(name: str, what: str) -> str:
     return f"{name}-{what}"
 
 
-def writer(
+def make_writers(
     like: Volume,
+    wanted: Mapping[str, tuple[str, np.dtype[Any]]],
     *,
-    title: str,
-    dtype: np.dtype[Any] | None,
     slices: range,
-    provenance: dict[str, Any],
-) -> Any:
-    """Return the writer for a result of the same kind as its source."""
-    if isinstance(like, ImagePlusVolume):
-        return ImagePlusWriter(like, title=title, dtype=dtype, slices=slices, provenance=provenance)
-    if isinstance(like, XarrayVolume):
-        return XarrayWriter(like, title=title, dtype=dtype, slices=slices, provenance=provenance)
-    assert isinstance(like, ImgPlusVolume)
-    if len(slices) != like.shape.z:
-        raise ValueError(
-            f"slices is {slices.start}:{slices.stop}, but a Dataset is denoised whole: leave "
-            "slices out, or duplicate the slices first."
-        )
-    return ImgPlusWriter(like, title=title, dtype=dtype, provenance=provenance)
+    provenance: Callable[[str], dict[str, Any]],
+    unfinished: ExitStack,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Return the writers for results of the same kind as their source.
+
+    Parameters
+    ----------
+    like
+        The source.
+    wanted
+        Title and type of each result, by kind; "noise" holds other values than the source.
+    slices
+        Which slices of the source they hold.
+    provenance
+        Returns how a kind of result was made.
+    unfinished
+        Closes the writers when it ends.
+    progress
+        Is told of results that go into files.
+    """
+    writers: dict[str, Any] = {}
+    taken = 0
+    for kind, (title, dtype) in wanted.items():
+        about: dict[str, Any] = {
+            "title": title,
+            "dtype": dtype,
+            "slices": slices,
+            "provenance": provenance(kind),
+        }
+        if isinstance(like, XarrayVolume):
+            writers[kind] = XarrayWriter(like, **about)
+        elif isinstance(like, ImgPlusVolume):
+            writers[kind] = ImgPlusWriter(like, **about)
+        else:
+            assert isinstance(like, ImagePlusVolume)
+            about["same_values"] = kind != "noise" and dtype == like.dtype
+            size = like.shape._replace(z=len(slices)).planes
+            size *= like.shape.y * like.shape.x * dtype.itemsize
+            if fits_in_java(taken + size):
+                writers[kind] = ImagePlusWriter(like, **about)
+                taken += size
+            else:
+                writers[kind] = VirtualWriter(like, **about)
+                progress.message(
+                    f"Java has no {readable_size(size)} left for {title}: its pixels go into the "
+                    f"file {writers[kind].path}, and it will be a virtual stack."
+                )
+        unfinished.enter_context(writers[kind])
+    return writers

@@ -133,8 +133,7 @@ class XarrayWriter(VolumeWriter):
             source = source.isel({source.dims[like.roles.index(self._depth)]: list(slices)})
         self._image = source.copy(data=np.empty(source.shape, dtype))
         self._image.name = title if like.image.name is not None else None
-        if provenance is not None:
-            self._image.attrs = {**source.attrs, PROVENANCE: json.dumps(provenance)}
+        self.provenance = provenance
         self._planes = planes(self._image.values, like.roles)
         self._written: set[tuple[int, int, int]] = set()
 
@@ -166,4 +165,7 @@ class XarrayWriter(VolumeWriter):
                 f"{missing} of {self.shape.planes} planes were never written: write every slice "
                 "before finish()."
             )
+        if self.provenance is not None:
+            record = {PROVENANCE: json.dumps(self.provenance)}
+            self._image.attrs = {**self._image.attrs, **record}
         return self._image
