@@ -8,6 +8,7 @@ Source: ``ij.gui.ImageCanvas`` and ``ij.gui.ImageWindow`` of ImageJ 1.54p.
 
 from __future__ import annotations
 
+import re
 import threading
 from typing import Any, NamedTuple
 
@@ -39,25 +40,51 @@ def compare_entry() -> Entry:
 
 
 def likely_pair(imp: Any) -> dict[str, Any]:
-    """Return the titles of an image and what was made from it, or of two that are open."""
+    """Return the titles of a result and its source, or of two images that are alike.
+
+    The image itself is one of the two.  Its denoised form, as far as that is open, comes before its
+    removed noise, and a later result before an earlier one.
+    """
+    from ..denoise_report import CONTENTS  # torch is imported when it is first needed
+
+    title = str(imp.getTitle())
+    others = [other for other in open_images() if other.getID() != imp.getID()]
+    made = [other for other in others if was_made_from(other, title)]
+    if made:
+        denoised = [other for other in made if record_of(other).get("content") == CONTENTS["image"]]
+        return {"first": title, "second": str((denoised or made)[-1].getTitle())}
+    sources = [other for other in others if was_made_from(imp, str(other.getTitle()))]
+    if sources:
+        return {"first": str(sources[0].getTitle()), "second": title}
+    alike = [other for other in others if sizes_of(other) == sizes_of(imp)]
+    second = next(iter([*alike, *others, imp]))
+    return {"first": title, "second": str(second.getTitle())}
+
+
+def open_images() -> list[Any]:
+    """Return the images that are open, in the order in which they were opened."""
     windows = jpype.JClass("ij.WindowManager")
     found = [windows.getImage(int(number)) for number in windows.getIDList() or ()]
-    sources = {str(other.getTitle()): source_of(other) for other in found if other is not None}
-    title = str(imp.getTitle())
-    made = [other for other, source in sources.items() if source == title and other != title]
-    if made:
-        return {"first": title, "second": made[-1]}
-    source = source_of(imp)
-    if source in sources and source != title:
-        return {"first": source, "second": title}
-    others = [other for other in sources if other != title]
-    return {"first": title, "second": others[0] if others else title}
+    return [imp for imp in found if imp is not None]
 
 
-def source_of(imp: Any) -> str | None:
-    """Return the title of the image that this one was made from, as its Info records it."""
-    record = parse_provenance(str(imp.getProperty("Info") or ""))
-    return None if record is None else str(record.get("input"))
+def record_of(imp: Any) -> dict[str, Any]:
+    """Return how an image was made, as its Info records it; nothing for any other image."""
+    return parse_provenance(str(imp.getProperty("Info") or "")) or {}
+
+
+def was_made_from(imp: Any, title: str) -> bool:
+    """Whether an image was made from the one of that title, by a command of ours.
+
+    A result that was saved as a file names its source without the suffix of a file.
+    """
+    source = str(record_of(imp).get("input"))
+    return source in (title, re.sub(r"(\.ome)?\.\w{1,5}$", "", title))
+
+
+def sizes_of(imp: Any) -> tuple[int, ...]:
+    """Return width, height and the numbers of channels, slices and time points."""
+    return tuple(int(length) for length in imp.getDimensions())
 
 
 def compare(plugin: Plugin, values: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ Source: ``ij.gui.GenericDialog`` of ImageJ 1.54p.
 
 from __future__ import annotations
 
+import textwrap
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,10 +26,14 @@ from .images import volume_of
 from .macro_options import CHOSEN, NONE, parse_value
 from .plugin import Entry, message_of
 
-__all__ = ["Form", "OpenImage", "choices_of", "label_of", "show_dialog", "watched"]
+__all__ = ["Form", "OpenImage", "add_note", "choices_of", "label_of", "show_dialog", "watched"]
 
 SECONDS_BETWEEN_LOOKS = 0.25
-WIDTH_OF_NOTE = 70
+COLUMNS = {Kind.TEXT: 24, Kind.FILE: 24}
+"""Width of a field that is typed in, in letters; 14 for other kinds."""
+ABOVE_CHECK_BOX = (5, 20, 0)
+"""Pixels above, left of and below a check box: ImageJ would set the first one apart."""
+NOTE_LINES, NOTE_LETTERS = 2, 62
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +54,10 @@ def label_of(option: Option, imp: Any = None) -> str:
     name = option.name[0].upper() + option.name[1:]
     if option.kind is Kind.SLICES and imp is not None:
         return f"{name} (1-{volume_of(imp).shape.z}, all when empty)"
-    words = [option.label.lower()]
-    if words[0].split()[0] == option.name.lower():  # ImageJ's key is its first word already
+    words = [option.label[0].lower() + option.label[1:]]
+    if words[0].split()[0].lower() == option.name.lower():  # ImageJ's key is its first word already
         name, words = option.label, []
+    words += [option.kind.metavar] if option.kind is Kind.PAIR else []
     words += [option.unit] if option.unit and option.unit not in option.label.lower() else []
     return f"{name} ({', '.join(words)})" if words else name
 
@@ -107,6 +113,7 @@ class Form:
             label = label_of(option, imp)
             choices = choices_of(option)
             if option.kind is Kind.FLAG:
+                dialog.setInsets(*ABOVE_CHECK_BOX)
                 dialog.addCheckbox(label, bool(value))
             elif choices:
                 text = str(value) if value is not None else choices[0]
@@ -114,8 +121,10 @@ class Form:
                     text = DEFAULT_MODEL
                 dialog.addChoice(label, choices, text if text in choices else choices[0])
                 self._choices[option.name] = choices
+            elif option.kind is Kind.FILE:
+                dialog.addFileField(label, as_text(value), COLUMNS[option.kind])
             else:
-                dialog.addStringField(label, as_text(value), 14)
+                dialog.addStringField(label, as_text(value), COLUMNS.get(option.kind, 14))
 
     def texts(self) -> tuple[str, ...]:
         """Return what the fields hold at the moment, one text per option."""
@@ -208,8 +217,7 @@ def show_dialog(entry: Entry, imp: Any) -> dict[str, Any] | None:
     if note is None:
         dialog.showDialog()
     else:
-        dialog.addMessage(" " * WIDTH_OF_NOTE)
-        line = dialog.getMessage()
+        tell = add_note(dialog)
 
         def say(texts: tuple[str, ...], stale: Callable[[], bool]) -> None:
             try:
@@ -217,16 +225,24 @@ def show_dialog(entry: Entry, imp: Any) -> dict[str, Any] | None:
             except Exception as error:
                 text = message_of(error)
             if not stale():
-                line.setText(shortened(text))
+                tell(text)
 
         with watched(form.texts, say):
             dialog.showDialog()
     return None if dialog.wasCanceled() else form.values()
 
 
-def shortened(text: str) -> str:
-    """Return a text that fits into a dialog's note."""
-    return text if len(text) <= 2 * WIDTH_OF_NOTE else text[: 2 * WIDTH_OF_NOTE - 1] + "…"
+def add_note(dialog: Any) -> Callable[[str], None]:
+    """Keep room for a few lines beneath the fields; return what writes a sentence there."""
+    dialog.addMessage("\n".join([" " * NOTE_LETTERS] * NOTE_LINES))
+    label = dialog.getMessage()
+    return lambda text: label.setText(in_lines(text))
+
+
+def in_lines(text: str) -> str:
+    """Return a text that fits into a dialog's note, in exactly as many lines as it has."""
+    lines = textwrap.wrap(text, NOTE_LETTERS, max_lines=NOTE_LINES, placeholder=" …")
+    return "\n".join(lines + [" "] * (NOTE_LINES - len(lines)))
 
 
 @contextmanager

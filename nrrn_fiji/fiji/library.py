@@ -6,7 +6,6 @@ This module must never delete or replace anything but the model that was named.
 from __future__ import annotations
 
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import jpype
@@ -45,7 +44,7 @@ def models_entry() -> Entry:
                 name="file",
                 label="File to import",
                 help="A .safetensors file, or a published checkpoint (.pth).",
-                kind=Kind.TEXT,
+                kind=Kind.FILE,
             ),
             Option(
                 name="name",
@@ -71,10 +70,10 @@ def models(plugin: Plugin, values: dict[str, Any]) -> None:
     elif action == IMPORT:
         if "file" not in values:
             raise ValueError("file is missing: choose the model file to import.")
-        done = import_model(Path(values["file"]).expanduser(), values.get("name"))
+        done = import_model(values["file"], values.get("name"))
         tell(plugin, "Models", done.summary.splitlines()[0])
     else:
-        tell(plugin, "Models", as_text(list_models()))
+        show_list(plugin, list_models())
 
 
 def as_text(report: Report) -> str:
@@ -87,6 +86,17 @@ def as_text(report: Report) -> str:
             cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
             lines.append("  ".join(cells).rstrip())
     return "\n".join([*lines, "", report.summary])
+
+
+def show_list(plugin: Plugin, report: Report) -> None:
+    """Show a report with its table in a window of columns, or in the log without a screen."""
+    if plugin.app.headless or report.table is None:
+        tell(plugin, "Models", as_text(report))
+        return
+    rows = "\n".join("\t".join(row) for row in report.table.rows)
+    titles = "\t".join(title[:1].upper() + title[1:] for title in report.table.header)
+    jpype.JClass("ij.text.TextWindow")("NRRN Models", titles, rows, 900, 240)
+    jpype.JClass("ij.IJ").showStatus(report.summary)
 
 
 def tell(plugin: Plugin, title: str, text: str) -> None:

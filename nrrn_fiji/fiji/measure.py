@@ -26,6 +26,7 @@ from ..intensity import invalid_mask
 from ..noise import estimate_sigma
 from .dialogs import OpenImage
 from .images import java_array, pixels_to_java, volume_of
+from .layout import put_beside
 from .plugin import Entry, Plugin, message_of, unused_title
 
 __all__ = ["Measured", "extensions_entry", "measure_entry", "measured"]
@@ -274,10 +275,15 @@ def add_rows(found: Sequence[Measured]) -> None:
 
 
 def show_plots(found: Sequence[Measured]) -> None:
-    """Show a box plot, and for a line its profile, of all images together."""
-    shown = [profile_plot(found)] if found[0].profile is not None else []
-    for plot in (*shown, box_plot(found)):
-        plot.show()
+    """Show a box plot, and for a line its profile beside it, of all images together."""
+    boxes = box_plot(found)
+    if found[0].profile is None:
+        boxes.show()
+        return
+    profile = profile_plot(found)
+    profile.show()
+    boxes.show()
+    put_beside(boxes.getImagePlus(), profile.getImagePlus())
 
 
 def box_plot(found: Sequence[Measured]) -> Any:

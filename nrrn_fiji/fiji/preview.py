@@ -24,8 +24,9 @@ from ..plan import make_plan
 from ..progress import Cancelled, NoProgress
 from ..settings import DenoiseSettings
 from ..volumes import StackSource
-from .dialogs import Form, watched
+from .dialogs import Form, add_note, watched
 from .images import volume_of
+from .layout import put_beside
 from .plugin import Plugin, message_of, unused_title
 from .training import float_processor
 
@@ -161,20 +162,6 @@ def picture(imp: Any, images: NDArray[Any], names: list[str]) -> Any:
     return made
 
 
-def put_beside(made: Any, imp: Any) -> None:
-    """Move a window to the right of another, or to its left, if the screen has room there."""
-    one, other = imp.getWindow(), made.getWindow()
-    if one is None or other is None:
-        return
-    screen = jpype.JClass("ij.gui.GUI").getMaxWindowBounds(one)
-    right = int(one.getX() + one.getWidth())
-    left = int(one.getX()) - int(other.getWidth())
-    if right + int(other.getWidth()) <= int(screen.x + screen.width):
-        other.setLocation(right, one.getY())
-    elif left >= int(screen.x):
-        other.setLocation(left, one.getY())
-
-
 def preview(plugin: Plugin, values: dict[str, Any]) -> None:
     """Show a preview once, for macros."""
     imp = plugin.current_image()
@@ -190,8 +177,7 @@ def follow(plugin: Plugin) -> None:
     entry = plugin.entries["preview"]
     dialog = jpype.JClass("ij.gui.NonBlockingGenericDialog")("Preview of " + str(imp.getTitle()))
     form = Form(dialog, [option for option in entry.options if not option.expert], {}, imp)
-    dialog.addMessage(" " * 70)
-    line = dialog.getMessage()
+    tell = add_note(dialog)
     dialog.setOKLabel("Close")
     dialog.hideCancelButton()
     spans: dict[Any, tuple[float, float]] = {}
@@ -200,7 +186,7 @@ def follow(plugin: Plugin) -> None:
     def renew(seen: Any, stale: Callable[[], bool]) -> None:
         (place, area), texts = seen
         try:
-            line.setText("Computing …")
+            tell("Computing …")
             values = form.parsed(texts)
             settings = find_command("denoise").make_settings(values)
             key = (place[0], settings.intensity)
@@ -223,16 +209,11 @@ def follow(plugin: Plugin) -> None:
                 shown[0].setDisplayRange(made.getDisplayRangeMin(), made.getDisplayRangeMax())
                 shown[0].updateAndDraw()
                 shown[0].changes = False
-            part = "selection" if area else "slice"
-            line.setText(
-                f"Shown: {part} of slice {place[1] + 1}."
-                if area
-                else f"Shown: slice {place[1] + 1}."
-            )
+            tell(f"Shown: {'the selection in ' if area else ''}slice {place[1] + 1}.")
         except Cancelled:
             return
         except Exception as error:
-            line.setText(message_of(error)[:140])
+            tell(message_of(error))
 
     with watched(lambda: (where(imp), form.texts()), renew):
         dialog.showDialog()

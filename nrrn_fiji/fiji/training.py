@@ -10,8 +10,11 @@ Source: ``ij.gui.Plot`` and ``ij.gui.PlotWindow`` of ImageJ 1.54p.
 
 from __future__ import annotations
 
+import functools
 import re
 import tempfile
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +28,7 @@ from ..progress import Cancelled
 from ..reports import readable_time
 from ..settings import TrainSettings
 from .images import java_array, pixels_to_java, volume_of
+from .layout import enlarge, put_beside
 from .plugin import Entry, Plugin, options_of, unused_title
 
 if TYPE_CHECKING:
@@ -33,8 +37,22 @@ if TYPE_CHECKING:
 __all__ = ["train_entry"]
 
 # The open image is the stack, and the model goes into the list.
-LEFT_OUT = ("stacks", "out", "resume", "scans")
+LEFT_OUT = ("stacks", "out", "resume")
+LABELS = {
+    "fine_tune": "Start from model",
+    "overwrite": "Overwrite a model of that name",
+    "scans": "Scans of one slice instead of adjacent slices",
+    "steps": "Steps, instead of minutes",
+    "poisson": "Poisson peak to add to clean slices",
+    "gaussian": "Gaussian sigma to add to clean slices",
+}
+"""What says more in a dialog for one open image than the option's own label."""
 MINUTES_TO_BEGIN_WITH = 20.0
+TIMED_EDGE, TIMED_CROPS, TIMED_STEPS = 64, 2, 2
+"""What is timed to estimate how long a training takes: small, for a dialog must not take memory."""
+SAMPLE_ON_SCREEN = 256
+"""Least height of the held-out sample on the screen, in pixels."""
+SAMPLE_GAP = 4
 
 
 def train_entry() -> Entry:
@@ -51,14 +69,92 @@ def train_entry() -> Entry:
         label="Train on This Stack...",
         key="train",
         summary="Train a model on the open stack. Esc ends the training and keeps the best model.",
-        options=(name, *options_of(command, *LEFT_OUT)),
+        options=(name, *map(relabelled, options_of(command, *LEFT_OUT))),
         check=command.make_settings,
         run=train,
+        note=time_needed,
         start=lambda imp: {
             "name": free_name(str(imp.getTitle())),
             "minutes": MINUTES_TO_BEGIN_WITH,
         },
     )
+
+
+def relabelled(option: Option) -> Option:
+    """Return an option with the label that it has in the dialog."""
+    return replace(option, label=LABELS.get(option.name, option.label))
+
+
+def time_needed(imp: Any, values: dict[str, Any]) -> str:
+    """Return how long a training would take, or how many steps its minutes are, in a sentence."""
+    from ..models import load_model
+    from ..train_job import with_defaults
+
+    settings: TrainSettings = find_command("train").make_settings(values)
+    parent = load_model(values["fine_tune"]) if "fine_tune" in values else None
+    resolved = with_defaults(settings, parent)
+    check_name(values.get("name") or free_name(volume_of(imp).name), values.get("overwrite", False))
+    seconds = seconds_per_step(resolved)
+    how = f"{resolved.objective} objective, {resolved.units} units x {resolved.maps} maps"
+    if resolved.minutes is not None:
+        steps = max(round(60 * resolved.minutes / seconds), 1)
+        length = f"{readable_time(60 * resolved.minutes)}, about {two_digits(steps)} steps"
+    else:
+        assert resolved.steps is not None
+        length = f"About {readable_time(seconds * resolved.steps)} for {resolved.steps} steps"
+    return f"{length} ({resolved.device}): {how}."
+
+
+def two_digits(number: int) -> int:
+    """Return a number that is only an estimate: 1234 -> 1200."""
+    return round(number, 2 - len(str(number)))
+
+
+def seconds_per_step(settings: TrainSettings) -> float:
+    """Estimate how long a step of a training takes, from a few of its pixels.
+
+    Parameters
+    ----------
+    settings
+        Resolved settings.
+    """
+    assert settings.crop is not None and settings.batch is not None
+    edge, crops = min(settings.crop, TIMED_EDGE), min(settings.batch, TIMED_CROPS)
+    # What makes no difference to the time must not make it be measured again.
+    plain = TrainSettings(
+        objective=settings.objective,
+        units=settings.units,
+        maps=settings.maps,
+        edge=settings.edge,
+        device=settings.device,
+        precision=settings.precision,
+    )
+    share = crops * edge**2 / (settings.batch * settings.crop**2)
+    return seconds_for(plain, edge, crops) / share
+
+
+@functools.cache
+def seconds_for(settings: TrainSettings, edge: int, crops: int) -> float:
+    """Return how long a step with so many crops of that size takes, without taking it."""
+    import torch
+
+    from ..network import NRRN
+    from ..training import objective_value
+    from ..triplets import Batch
+
+    assert settings.units is not None and settings.maps is not None
+    network = NRRN(settings.units, settings.maps, settings.edge).to(settings.device)
+    part = np.random.default_rng(0).random((crops, 1, edge, edge), np.float32)
+    batch = Batch(part, part, part, part, np.ones((crops, 1, 1, 1), np.float32))
+    seconds = []
+    for _ in range(1 + TIMED_STEPS):  # the first one also prepares kernels
+        begun = time.perf_counter()
+        network.zero_grad()
+        loss = objective_value(network.to(memory_format=torch.channels_last), batch, settings)
+        loss.backward()
+        loss.item()  # a device works ahead of Python until something is asked back
+        seconds.append(time.perf_counter() - begun)
+    return min(seconds[1:])
 
 
 def free_name(title: str) -> str:
@@ -154,7 +250,7 @@ class View:
             self._window = plot.show()
         elif self._window.isVisible():
             self._window.drawPlot(plot)
-        gap = np.ones((noisy.shape[0], 4), np.float32)
+        gap = np.ones((noisy.shape[0], SAMPLE_GAP), np.float32)
         picture = np.hstack([noisy, gap, denoised]).astype(np.float32)
         processor = float_processor(picture)
         low, high = np.percentile(noisy, (0.5, 99.5))
@@ -163,6 +259,8 @@ class View:
             title = unused_title(f"Sample of {self.name} (noisy, denoised)")
             self._sample = jpype.JClass("ij.ImagePlus")(title, processor)
             self._sample.show()
+            enlarge(self._sample, SAMPLE_ON_SCREEN)
+            put_beside(self._sample, self._window.getImagePlus())
         elif self._sample.isVisible():
             self._sample.setProcessor(processor)
             self._sample.changes = False

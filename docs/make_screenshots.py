@@ -1,0 +1,390 @@
+"""Take the pictures of docs/fiji.md: a real Fiji does on a screen what a user would do.
+
+Usage: python docs/make_screenshots.py --fiji DIR [--out DIR] [--steps N] [--only NAME ...]
+
+It uses the screen that DISPLAY names; hands off while it works there. Without one it starts a
+screen that nobody looks at, which needs Xvfb and openbox (on Debian and Ubuntu the packages xvfb
+and openbox). The whole takes some minutes, most of it a short training. Settings of Fiji and
+models of yours are neither used nor changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "fiji"))
+import user  # what a user does is what the tests do
+
+CHECKOUT = Path(__file__).parents[1]
+
+STACK = CHECKOUT / "examples" / "fibsem_medulla_noisy.tif"
+RESULT = "fibsem_medulla_noisy-denoised.tif"
+LARGEST = 300_000
+"""Bytes of a picture."""
+SIZE = (1500, 1100)
+"""Of the screen that nobody looks at."""
+MARGIN = 8
+GAP = 6
+ZOOM = 2.0
+MENU_BAR = 24
+"""Height of a menu bar in pixels."""
+LINE = (130, 20, 185, 75)
+"""Where noise is measured in the example, in pixels."""
+SLICE = 12
+SECONDS_TO_SETTLE = 8.0
+"""A new Fiji greets its user with windows of its own; they are closed."""
+STEPS = 1000
+SMALL = {"Units": "2", "Maps": "16"}
+"""A network that shows within minutes how a training goes."""
+
+
+# --- the screen --------------------------------------------------------------------------------
+
+
+@contextmanager
+def screen() -> Iterator[str]:
+    """Name a screen: the one there is, or one that nobody looks at."""
+    if name := os.environ.get("DISPLAY"):
+        yield name
+        return
+    missing = [program for program in ("Xvfb", "openbox") if shutil.which(program) is None]
+    if missing:
+        sys.exit(
+            f"There is no screen (DISPLAY is not set), and {' and '.join(missing)} to make one "
+            "is not installed: apt-get install xvfb openbox, or run this on a desktop."
+        )
+    read, write = os.pipe()
+    geometry = f"{SIZE[0]}x{SIZE[1]}x24"
+    server = subprocess.Popen(
+        ["Xvfb", "-nolisten", "tcp", "-displayfd", str(write), "-screen", "0", geometry],
+        pass_fds=[write],
+        stderr=subprocess.DEVNULL,
+    )
+    os.close(write)
+    with open(read) as number:
+        name = f":{number.readline().strip()}"
+    manager = subprocess.Popen(["openbox"], env={**os.environ, "DISPLAY": name})
+    try:
+        yield name
+    finally:
+        for process in (manager, server):
+            process.terminate()
+            process.wait()
+
+
+# --- pictures ----------------------------------------------------------------------------------
+
+
+class Photographer:
+    """Places windows, and keeps pictures of them."""
+
+    def __init__(self, out: Path, steps: int):
+        self.out = out
+        self.steps = steps
+
+    def place(self, window: Any, x: int, y: int) -> None:
+        """Move a window."""
+        user.on_event_thread(lambda: window.setLocation(x, y))
+
+    def beside(self, window: Any, other: Any) -> None:
+        """Move a window to the right of another one."""
+        self.place(window, int(other.getX() + other.getWidth()) + GAP, int(other.getY()))
+
+    def keep(
+        self,
+        name: str,
+        windows: Sequence[Any],
+        also: Sequence[tuple[int, int, int, int]] = (),
+        *,
+        front: bool = True,
+    ) -> None:
+        """Write a picture of windows on white; what is around them does not show.
+
+        Parameters
+        ----------
+        name
+            ``fiji-NAME.png`` is written.
+        windows
+            Shown as they lie upon each other.
+        also
+            Left, top, width and height of further parts of the screen, such as a menu.
+        front
+            Bring the windows to the front before.
+        """
+        for window in windows if front else ():
+            user.on_event_thread(window.toFront)
+            time.sleep(0.2)
+        time.sleep(1.0)
+        shot = user.screen_picture()
+        bounds = [window.getBounds() for window in windows]
+        boxes = [(int(b.x), int(b.y), int(b.width), int(b.height)) for b in bounds]
+        shown = np.zeros(shot.shape[:2], bool)
+        for left, top, width, height in (*boxes, *also):
+            shown[max(top, 0) : top + height, max(left, 0) : left + width] = True
+        rows, columns = np.nonzero(shown.any(1))[0], np.nonzero(shown.any(0))[0]
+        shot[~shown] = 255
+        part = shot[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        part = np.pad(part, ((MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0)), constant_values=255)
+        file = self.out / f"fiji-{name}.png"
+        # A palette halves the file; 256 colours are plenty for windows and grey images.
+        Image.fromarray(part).quantize(256, dither=Image.Dither.NONE).save(file, optimize=True)
+        size = file.stat().st_size
+        if size > LARGEST:
+            sys.exit(f"{file} has {size} bytes, more than {LARGEST}: show less.")
+        print(f"{file}: {part.shape[1]} x {part.shape[0]} pixels, {size // 1000} kB")
+
+
+def open_stack(take: Photographer) -> Any:
+    """Open the example as File > Open does, at its place on the screen."""
+    ij = user.java("ij.IJ")
+    imp = ij.openImage(str(STACK))
+    imp.show()
+    window = imp.getWindow()
+    user.on_event_thread(lambda: zoom(imp))
+    imp.setSlice(SLICE)
+    take.place(window, 20, 150)
+    return imp
+
+
+def zoom(imp: Any) -> None:
+    """Show an image at twice its size, in a window that fits."""
+    canvas = imp.getCanvas()
+    width, height = int(imp.getWidth() * ZOOM), int(imp.getHeight() * ZOOM)
+    canvas.setSize(width, height)
+    canvas.setMagnification(ZOOM)
+    imp.getWindow().pack()
+
+
+# --- scenes ------------------------------------------------------------------------------------
+
+
+def menu(take: Photographer) -> None:
+    """Plugins > NRRN, opened with the mouse."""
+    open_stack(take)
+    main = imagej(take)
+    before = user.screen_picture()
+    labels = [str(entry.getLabel()) for entry in user.menus()]
+    x, y = word_in_menu_bar(before, main, labels.index("Plugins"), len(labels))
+    click(x, y)
+    plugins = changed(before)
+    opened = user.screen_picture()
+    left, top, width, height = plugins
+    click(left + width // 2, top + height - 14)  # the last entry
+    ours = changed(opened)
+    robot().mouseMove(ours[0] + 40, ours[1] + 12)
+    take.keep("menu", [main], [plugins, ours], front=False)
+    for _ in range(3):
+        press_key("VK_ESCAPE")
+
+
+def preview(take: Photographer) -> None:
+    """Preview… beside its source."""
+    imp = open_stack(take)
+    title = f"Preview of {imp.getTitle()}"
+    asked = ask(imp, "Preview...", title)
+    user.wait(lambda: "Shown" in user.note(asked))
+    shown = user.image(title)
+    user.on_event_thread(lambda: zoom(shown))
+    take.beside(shown.getWindow(), imp.getWindow())
+    take.beside(asked, shown.getWindow())
+    take.keep("preview", [imp.getWindow(), shown.getWindow(), asked])
+    user.close(asked, "Close")
+
+
+def denoise(take: Photographer) -> None:
+    """Denoise Stack…: the dialog, the job while it runs, and its result in two ways."""
+    imp = open_stack(take)
+    main = imagej(take)
+    asked = ask(imp, "Denoise Stack...", "Denoise Stack")
+    user.wait(lambda: "About" in user.note(asked))
+    take.beside(asked, imp.getWindow())
+    take.keep("denoise", [imp.getWindow(), asked])
+    user.close(asked)
+
+    user.wait(imp.isLocked)
+    swing = user.java("javax.swing.JComponent")
+    fields = [part for part in user.parts(main) if isinstance(part, swing)]
+    field = max(fields, key=lambda part: int(part.getLocationOnScreen().x))
+    corner, known = field.getLocationOnScreen(), user.windows()
+    click(int(corner.x) + int(field.getWidth()) // 2, int(corner.y) + int(field.getHeight()) // 2)
+    tasks = user.wait(lambda: [window for window in user.windows() if window not in known])[0]
+    user.on_event_thread(lambda: tasks.setSize(int(main.getWidth()), 130))
+    take.place(tasks, int(main.getX()), int(main.getY() + main.getHeight()) + GAP)
+    user.wait(lambda: any("left" in user.said(part) for part in user.parts(main)))
+    take.keep("tasks", [main, tasks])
+    user.on_event_thread(tasks.dispose)
+
+    result = user.image(RESULT)
+    user.close(ask(result, "Compare...", "Compare"))
+    user.wait(lambda: result.getWindow().getX() > imp.getWindow().getX())
+    for shown in (imp, result):
+        user.on_event_thread(lambda shown=shown: zoom(shown))
+    user.on_event_thread(lambda: imp.setSlice(SLICE))
+    take.place(imp.getWindow(), 20, 150)
+    take.beside(result.getWindow(), imp.getWindow())
+    take.keep("compare", [imp.getWindow(), result.getWindow()])
+
+    user.on_event_thread(lambda: imp.setRoi(user.java("ij.gui.Line")(*LINE)))
+    asked = ask(imp, "Measure Noise...", "Measure Noise")
+    user.fill(asked, Second=RESULT)
+    user.close(asked)
+    boxes = user.window(f"Noise of {imp.getTitle()}")
+    profile = user.window(f"Profile of {imp.getTitle()}")
+    table = user.window("Results")
+    take.place(profile, 20, 150)
+    take.beside(boxes, profile)
+    width = int(boxes.getX() + boxes.getWidth() - profile.getX())
+    user.on_event_thread(lambda: table.setSize(width, 130))
+    take.place(table, 20, 150 + GAP + int(max(profile.getHeight(), boxes.getHeight())))
+    take.keep("measure", [profile, boxes, table])
+
+
+def train(take: Photographer) -> None:
+    """Train on This Stack…: the dialog, and the training while it runs."""
+    imp = open_stack(take)
+    main = imagej(take)
+    asked = ask(imp, "Train on This Stack...", "Train on This Stack")
+    user.wait(lambda: "steps" in user.note(asked))
+    take.place(asked, 20, 150)
+    take.keep("train-dialog", [asked])
+    user.fill(asked, Minutes="", Steps=str(take.steps), **SMALL)
+    user.close(asked)
+    name = STACK.stem
+    plot = user.window(f"Training of {name}")
+    sample = user.image(f"Sample of {name} (noisy, denoised)").getWindow()
+
+    def nearly_over() -> bool:
+        steps = plot.getPlot().getDataObjectArrays(0)[0]
+        return not imp.isLocked() or float(max(steps)) > 0.85 * take.steps
+
+    user.wait(nearly_over, 3600)
+    take.place(plot, 20, int(main.getY() + main.getHeight()) + GAP)
+    take.beside(sample, plot)
+    take.keep("train", [main, plot, sample])
+    user.press_escape()
+    user.wait(lambda: not imp.isLocked())
+
+
+def ask(imp: Any, entry: str, title: str) -> Any:
+    """Choose an entry of the menu for an image and return the dialog that opens."""
+    user.java("ij.IJ").selectWindow(imp.getTitle())
+    user.choose(entry)
+    return user.dialog(title)
+
+
+# --- the mouse ---------------------------------------------------------------------------------
+
+
+def imagej(take: Photographer) -> Any:
+    """Return ImageJ's own window, at its place on the screen."""
+    main = user.java("ij.IJ").getInstance()
+    take.place(main, 20, 10)
+    user.on_event_thread(main.toFront)
+    time.sleep(1.0)
+    return main
+
+
+def robot() -> Any:
+    """Return the hand on mouse and keyboard."""
+    return user.java("java.awt.Robot")()
+
+
+def click(x: int, y: int) -> None:
+    """Press the mouse there, and give what it opens time to be drawn."""
+    button = user.java("java.awt.event.InputEvent").BUTTON1_DOWN_MASK
+    hand = robot()
+    hand.mouseMove(x, y)
+    hand.mousePress(button)
+    hand.mouseRelease(button)
+    time.sleep(1.5)
+
+
+def press_key(name: str) -> None:
+    """Press a key."""
+    key = getattr(user.java("java.awt.event.KeyEvent"), name)
+    robot().keyPress(key)
+    robot().keyRelease(key)
+    time.sleep(0.5)
+
+
+def changed(before: Any) -> tuple[int, int, int, int]:
+    """Return left, top, width and height of what has changed on the screen."""
+    different = (user.screen_picture() != before).any(-1)
+    if not different.any():
+        sys.exit("The mouse opened no menu: is another window in front of ImageJ's?")
+    rows, columns = np.nonzero(different.any(1))[0], np.nonzero(different.any(0))[0]
+    left, top = int(columns[0]), int(rows[0])
+    return left, top, int(columns[-1]) - left + 1, int(rows[-1]) - top + 1
+
+
+def word_in_menu_bar(shot: Any, main: Any, number: int, count: int) -> tuple[int, int]:
+    """Return where a word of the menu bar is on the screen; Java itself does not tell."""
+    corner, inset = main.getLocationOnScreen(), main.getInsets()
+    bottom = int(corner.y + inset.top)
+    rows = slice(bottom - MENU_BAR + 4, bottom - 4)
+    bar = shot[rows, corner.x + 3 : corner.x + main.getWidth() - 3].astype(int)
+    inked = np.nonzero((np.abs(bar - np.median(bar, (0, 1))) > 60).any((0, 2)))[0]
+    words = np.split(inked, np.nonzero(np.diff(inked) > 8)[0] + 1)
+    if len(words) != count:
+        sys.exit(f"The menu bar shows {len(words)} words instead of {count}: cannot find a menu.")
+    return int(corner.x) + 3 + int(words[number].mean()), bottom - MENU_BAR // 2
+
+
+def main() -> None:
+    """Take the pictures that were asked for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--fiji", type=Path, help="the Fiji folder; looked for when left out")
+    parser.add_argument("--out", type=Path, default=CHECKOUT / "docs" / "images")
+    parser.add_argument("--steps", type=int, default=STEPS, help="of the training that is shown")
+    parser.add_argument("--only", nargs="+", metavar="NAME", choices=list(SCENES))
+    asked = parser.parse_args()
+    with ExitStack() as stack:
+        os.environ["DISPLAY"] = stack.enter_context(screen())
+        home = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        os.environ["NRRN_MODELS"] = str(home / "models")
+        os.environ["XDG_CONFIG_HOME"] = str(home / "config")
+        take = Photographer(asked.out, asked.steps)
+        take_pictures(asked.fiji, take, asked.only or list(SCENES), home)
+
+
+def take_pictures(fiji: Path | None, take: Photographer, names: Sequence[str], home: Path) -> None:
+    """Start Fiji, let every scene play, and quit."""
+    from nrrn_fiji.fiji import jvm
+    from nrrn_fiji.fiji.app import show, wait_until_quit
+
+    options = [f"-Duser.home={home}", "-Dawt.useSystemAAFontSettings=on"]
+    app = jvm.start(fiji, headless=False, options=options)
+    show(app)
+    time.sleep(SECONDS_TO_SETTLE)
+    user.close_all()
+    for name in names:
+        SCENES[name](take)
+        user.close_all()
+    user.java("ij.IJ").getInstance().quit()
+    wait_until_quit()
+
+
+SCENES: dict[str, Callable[[Photographer], None]] = {
+    "menu": menu,
+    "preview": preview,
+    "denoise": denoise,
+    "train": train,
+}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""Where windows of images go on the screen, and how large they are.
+
+This module must never change an image, and does nothing to one that has no window.
+
+Source: ``ij.gui.ImageWindow`` and ``ij.gui.ImageCanvas`` of ImageJ 1.54p.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jpype
+
+__all__ = ["enlarge", "put_beside"]
+
+
+def put_beside(made: Any, imp: Any) -> None:
+    """Move a window to the right of another, or to its left, if the screen has room there."""
+    one, other = imp.getWindow(), made.getWindow()
+    if one is None or other is None:
+        return
+    screen = jpype.JClass("ij.gui.GUI").getMaxWindowBounds(one)
+    right = int(one.getX() + one.getWidth())
+    left = int(one.getX()) - int(other.getWidth())
+    if right + int(other.getWidth()) <= int(screen.x + screen.width):
+        other.setLocation(right, one.getY())
+    elif left >= int(screen.x):
+        other.setLocation(left, one.getY())
+
+
+def enlarge(imp: Any, height: int) -> None:
+    """Show a small image so many times enlarged that it is at least ``height`` high."""
+    factor, canvas = -(-height // int(imp.getHeight())), imp.getCanvas()
+    if factor < 2 or canvas is None:
+        return
+    canvas.setSize(factor * int(imp.getWidth()), factor * int(imp.getHeight()))
+    canvas.setMagnification(float(factor))
+    imp.getWindow().pack()

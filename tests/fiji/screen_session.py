@@ -1,0 +1,317 @@
+"""A user's session at ImageJ's windows, for test_screen.py: every scene, in one ImageJ.
+
+Usage: python screen_session.py FIJI PICTURES; FIJI is "" for plain ImageJ.  NRRN_MODELS names a
+folder with a model "tiny".  The last line says, as JSON, what each scene saw, or how it failed.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import user
+from user import java
+
+import nrrn_fiji
+from nrrn_fiji import fiji
+from nrrn_fiji.fiji import app as running
+
+app = fiji.start(sys.argv[1] or None, imagej=not sys.argv[1], headless=False, memory=1000)
+running.show(app)
+
+PICTURES = Path(sys.argv[2])
+IJ = java("ij.IJ")
+
+
+def front(depth: int = 5, width: int = 90, height: int = 70) -> Any:
+    """Open the noisy stack "front" as the only image."""
+    imp = IJ.createImage("front", "8-bit ramp", width, height, depth)
+    IJ.run(imp, "Add Noise", "stack")
+    imp.changes = False
+    imp.show()
+    imp.setSlice(3)
+    return imp
+
+
+def denoised_front() -> Any:
+    """Denoise "front", as a macro does."""
+    IJ.selectWindow("front")
+    fiji.run_macro(app, 'run("Denoise Stack...", "model=tiny");')
+    return user.image("front-denoised")
+
+
+def keep(name: str) -> None:
+    """Keep a picture of the screen."""
+    user.keep_picture(PICTURES / f"{name}.png")
+
+
+def menu() -> dict[str, Any]:
+    """The menu Plugins > NRRN."""
+    plugins = user.menu_of("Plugins")
+    labels = [str(plugins.getItem(n).getLabel()) for n in range(plugins.getItemCount())]
+    return {"menus": labels.count("NRRN"), "items": list(user.entries_of_nrrn())}
+
+
+def denoise() -> dict[str, Any]:
+    """Denoise Stack…: the dialog, the Recorder, the recorded line again, batch mode, an error."""
+    IJ.run("Record...", "")
+    recorder = user.wait(java("ij.plugin.frame.Recorder").getInstance)
+    front(3, 40, 30)
+    user.choose("Denoise Stack...")
+    asked = user.dialog("Denoise Stack")
+    choices = user.field(asked, "Model")
+    seen: dict[str, Any] = {
+        "models": [str(choices.getItem(n)) for n in range(choices.getItemCount())],
+        "fields": asked.getStringFields().size(),
+        "time": user.wait(lambda: user.note(asked)),
+    }
+    user.fill(asked, Model="tiny", Units="1")
+    keep("denoise-dialog")
+    user.close(asked)
+    by_dialog = user.pixels("front-denoised")
+    keep("denoise-result")
+    # The Recorder writes when the command has ended, a little after its window appears.
+    seen["recorded"] = user.wait(
+        lambda: [line for line in str(recorder.getText()).splitlines() if "Denoise" in line]
+    )[-1]
+    user.image("front-denoised").close()
+
+    IJ.selectWindow("front")
+    fiji.run_macro(app, seen["recorded"])
+    seen["replayed"] = bool((user.pixels("front-denoised") == by_dialog).all())
+    seen["active"] = str(java("ij.WindowManager").getCurrentImage().getTitle())
+
+    hidden = (
+        'setBatchMode(true); newImage("hidden", "8-bit ramp", 20, 16, 2);'
+        'run("Denoise Stack...", "model=tiny"); return getTitle() + " " + getWidth();'
+    )
+    seen["batch"] = fiji.run_macro(app, hidden)
+
+    # An error, as a macro in the GUI sees it: its window is closed as a user would.
+    title = "Denoise Stack"
+    answer = threading.Thread(target=lambda: user.close(user.dialog(title)), daemon=True)
+    answer.start()
+    then = 'newImage("on", "8-bit", 9, 9, 1);'
+    try:
+        fiji.run_macro(app, f'\nrun("Denoise Stack...", "model=nosuch");\n{then}')
+    except RuntimeError as error:
+        seen["error"] = str(error)
+    seen["went on"] = java("ij.WindowManager").getImage("on") is not None
+    answer.join()
+    user.on_event_thread(recorder.close)
+    return seen
+
+
+def preview() -> dict[str, Any]:
+    """Preview…: follows settings, slice and selection, and shows every unit."""
+    imp = front()
+    before = user.pixels("front")
+    expected = {units: nrrn_fiji.denoise(before, "tiny", units=units) for units in (None, 1)}
+    user.choose("Preview...")
+    asked = user.dialog("Preview of front")
+    user.fill(asked, Model="tiny")
+    title = "Preview of front"
+
+    def shows(units: int | None, z: int, part: Any = np.s_[:, :]) -> bool:
+        """Whether the preview comes to show that; whole grey values are rounded."""
+        wanted = expected[units][z][part].astype(float)
+
+        def look() -> bool:
+            got = user.pixels(title)[-1]
+            return got.shape == wanted.shape and bool(np.abs(got - wanted).max() <= 1)
+
+        return user.wait(look)
+
+    seen: dict[str, Any] = {
+        "slice": shows(None, 2),
+        "different": bool((before != expected[1]).any()),
+    }
+    keep("preview")
+    user.fill(asked, Units="1")
+    seen["setting"] = shows(1, 2)
+    user.on_event_thread(lambda: imp.setSlice(5))
+    seen["moved"] = shows(1, 4)
+    user.fill(asked, Units="")
+    user.on_event_thread(lambda: imp.setRoi(10, 20, 30, 25))
+    seen["selection"] = shows(None, 4, np.s_[20:45, 10:40])
+    seen["note"] = user.wait(lambda: user.note(asked) if "Shown" in user.note(asked) else "")
+    user.fill(asked, Units="7")
+    seen["refused"] = user.wait(lambda: user.note(asked) if "units" in user.note(asked) else "")
+    user.fill(asked, Units="", Each=True)
+    user.wait(lambda: user.image(title).getStackSize() == 3)
+    stack = user.image(title).getStack()
+    seen["labels"] = [str(stack.getSliceLabel(n)) for n in (1, 2, 3)]
+    user.close(asked, "Close")
+    seen["unchanged"] = bool((user.pixels("front") == before).all())
+    return seen
+
+
+def train() -> dict[str, Any]:
+    """Train on This Stack…: dialog, loss plot and sample while it runs, ended early by Esc."""
+    imp = front(12, 64, 64)
+    before = user.pixels("front")
+    user.choose("Train on This Stack...")
+    asked = user.dialog("Train on This Stack")
+    seen: dict[str, Any] = {"name": str(user.field(asked, "Name").getText())}
+    seen["time"] = user.wait(lambda: user.note(asked))
+    user.fill(asked, Name="mine", Units="1", Maps="2", Minutes="", Steps="100000")
+    seen["steps"] = user.wait(
+        lambda: user.note(asked) if "100000 steps" in user.note(asked) else ""
+    )
+    user.fill(asked, Steps="4000")
+    keep("train-dialog")
+    user.close(asked)
+    plot = user.window("Training of mine")
+
+    def validations() -> int:
+        objects = plot.getPlot().getNumPlotObjects()
+        return len(plot.getPlot().getDataObjectArrays(1)[0]) if objects > 1 else 0
+
+    first = validations()
+    seen["live"] = user.wait(lambda: validations() > first)
+    sample = user.image("Sample of mine (noisy, denoised)")
+    canvas = sample.getCanvas()
+    seen["sample"] = [int(sample.getWidth()), int(sample.getHeight()), int(canvas.getHeight())]
+    keep("train")
+    seen["locked"] = bool(imp.isLocked())
+    user.press_escape()
+    user.wait(lambda: not imp.isLocked())
+    card = nrrn_fiji.load_model("mine").card["training"]
+    seen |= {"ended": card["ended"], "steps taken": card["steps"], "best": card["best_step"]}
+    seen["unchanged"] = bool((user.pixels("front") == before).all())
+    IJ.selectWindow("front")
+    user.choose("Denoise Stack...")
+    asked = user.dialog("Denoise Stack")
+    choices = user.field(asked, "Model")
+    seen["models"] = [str(choices.getItem(n)) for n in range(choices.getItemCount())]
+    user.close(asked, "Cancel")
+    return seen
+
+
+def compare() -> dict[str, Any]:
+    """Compare…: the suggested pair side by side, with linked slices and zoom."""
+    first = front()
+    second = denoised_front()
+    IJ.createImage("another", "8-bit ramp", 90, 70, 5).show()
+    IJ.selectWindow("front-denoised")
+    user.choose("Compare...")
+    asked = user.dialog("Compare")
+    seen: dict[str, Any] = {
+        "pair": [str(user.field(asked, name).getSelectedItem()) for name in ("First", "Second")]
+    }
+    user.close(asked)
+    one, other = first.getWindow(), second.getWindow()
+    seen["beside"] = user.wait(lambda: other.getX() >= one.getX() + one.getWidth() - 1)
+    user.on_event_thread(lambda: first.setSlice(5))
+    seen["slice"] = user.wait(lambda: second.getCurrentSlice() == 5)
+    user.on_event_thread(lambda: second.setSlice(2))
+    seen["slice back"] = user.wait(lambda: first.getCurrentSlice() == 2)
+    before = float(first.getCanvas().getMagnification())
+    user.on_event_thread(lambda: first.getCanvas().zoomIn(200, 200))
+    zoomed = user.wait(lambda: float(first.getCanvas().getMagnification()) > before)
+    seen["zoom"] = zoomed and user.wait(
+        lambda: first.getCanvas().getMagnification() == second.getCanvas().getMagnification()
+    )
+    seen["part"] = user.wait(
+        lambda: str(first.getCanvas().getSrcRect()) == str(second.getCanvas().getSrcRect())
+    )
+    keep("compare")
+    return seen
+
+
+def measure() -> dict[str, Any]:
+    """Measure Noise… along a line, with a second image: table, profile and box plot."""
+    imp = front()
+    denoised_front()
+    IJ.selectWindow("front")
+    imp.setRoi(java("ij.gui.Line")(0, 40, 80, 40))
+    user.choose("Measure Noise...")
+    asked = user.dialog("Measure Noise")
+    user.fill(asked, Second="front-denoised")
+    user.close(asked)
+    boxes, profile = user.window("Noise of front"), user.window("Profile of front")
+    table = java("ij.measure.ResultsTable").getResultsTable()
+    user.wait(lambda: table.size() == 2)
+    keep("measure")
+    seen: dict[str, Any] = {"rows": []}
+    for row, title in enumerate(("front", "front-denoised")):
+        values = user.pixels(title)[2, 40, :81].astype(float)
+        quartiles = np.percentile(values, (25, 75))
+        seen["rows"].append(
+            {
+                "image": str(table.getStringValue("Image", row)),
+                "iqr": [float(table.getValue("IQR", row)), float(quartiles[1] - quartiles[0])],
+                "sd": [float(table.getValue("StdDev", row)), float(values.std(ddof=1))],
+            }
+        )
+    drawn = profile.getPlot()
+    seen["curves"] = [len(drawn.getDataObjectArrays(n)[1]) for n in (0, 1)]
+    seen["boxes"] = int(boxes.getPlot().getNumPlotObjects())
+    seen["selection"] = str(imp.getRoi().getTypeAsString())
+    return seen
+
+
+def add_noise() -> dict[str, Any]:
+    """Add Noise…: begins with a level that does something."""
+    IJ.createImage("flat", "8-bit black", 64, 64, 3).show()
+    fiji.run_macro(app, 'run("Add...", "value=128 stack");')
+    user.choose("Add Noise...")
+    asked = user.dialog("Add Noise")
+    keep("add-noise")
+    user.close(asked)
+    return {"deviation": float(user.pixels("flat-noisy").std())}
+
+
+def models() -> dict[str, Any]:
+    """Models…: the list and one card."""
+    user.choose("Models...")
+    keep("models-dialog")
+    user.close(user.dialog("Models"))
+    listed = user.window("NRRN Models")
+    keep("models")
+    seen = {"list": str(listed.getTextPanel().getText())}
+    user.choose("Models...")
+    asked = user.dialog("Models")
+    user.fill(asked, Action="show", Model="tiny")
+    user.close(asked)
+    return seen | {"card": str(user.window("NRRN Model").getTextPanel().getText())}
+
+
+def show_help() -> dict[str, Any]:
+    """Help."""
+    user.choose("Help")
+    page = user.window("NRRN Help")
+    keep("help")
+    text = [user.said(part) for part in user.parts(page)]
+    return {"text": max(text, key=len)}
+
+
+SCENES: tuple[Callable[[], dict[str, Any]], ...] = (
+    menu,
+    denoise,
+    preview,
+    train,
+    compare,
+    measure,
+    add_noise,
+    models,
+    show_help,
+)
+
+told: dict[str, Any] = {"about": str(app)}
+for scene in SCENES:
+    try:
+        told[scene.__name__] = scene()
+    except Exception:  # the other scenes may work
+        keep(f"failed-{scene.__name__}")
+        told[scene.__name__] = {"failed": traceback.format_exc()}
+    user.close_all()
+IJ.getInstance().quit()
+running.wait_until_quit()
+print("TOLD", json.dumps(told))
