@@ -16,7 +16,7 @@ from jinja2 import Environment, StrictUndefined
 
 from .reports import Table
 
-__all__ = ["LIGHTS", "Figure", "Finding", "Section", "page"]
+__all__ = ["LIGHTS", "Figure", "Verdict", "Section", "page"]
 
 TEMPLATE = Path(__file__).parent / "templates" / "page.html"
 
@@ -43,7 +43,7 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Finding:
+class Verdict:
     """A number with a judgement in plain words."""
 
     light: str
@@ -70,7 +70,7 @@ class Section:
 
     heading: str
     paragraphs: Sequence[str] = ()
-    findings: Sequence[Finding] = ()
+    verdicts: Sequence[Verdict] = ()
     figures: Sequence[Figure] = ()
     table: Table | None = None
     code: str = ""

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from nrrn_fiji.pages import Figure, Finding, Section, page
+from nrrn_fiji.pages import Figure, Verdict, Section, page
 from nrrn_fiji.reports import Table
 
 PNG = b"\x89PNG\r\n\x1a\n not really"
@@ -21,7 +21,7 @@ def whole() -> str:
             Section(
                 "First",
                 paragraphs=["1 < 2 & <script>alert(1)</script>"],
-                findings=[Finding("bad", "Detail", "28 %", "Fine detail is gone.")],
+                verdicts=[Verdict("bad", "Detail", "28 %", "Fine detail is gone.")],
                 figures=[Figure(PNG, "A picture", wide=False)],
                 table=Table(("name", "value"), (("<b>", "3"),)),
                 code='{"units": 3}',
@@ -79,7 +79,7 @@ def test_pictures_are_inside() -> None:
 
 
 def test_judgements_are_words_and_not_colours_alone() -> None:
-    assert re.search(r'class="finding bad">\s*<span class="light">Bad<', whole())
+    assert re.search(r'class="verdict bad">\s*<span class="light">Bad<', whole())
 
 
 def test_it_follows_light_and_dark() -> None:
@@ -97,4 +97,4 @@ def test_what_is_empty_is_left_out() -> None:
 
 def test_an_unknown_judgement_is_refused() -> None:
     with pytest.raises(ValueError, match="light is 'green', but it must be one of good, warn"):
-        Finding("green", "a", "b", "c")
+        Verdict("green", "a", "b", "c")
