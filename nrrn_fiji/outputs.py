@@ -10,7 +10,7 @@ to its final name when everything is written.  The folder holds
     what was asked for, and the plan by which it is computed;
 ``finished``
     one line per block that is safely on disk, appended after the block itself;
-``image/``, ``noise/``, ``units/``
+``image/``, ``noise/``, ``units/``, ``scans/``
     the unfinished files, under the names they will have.
 
 This module knows neither image formats nor the network.  It must never leave a half-written file
@@ -46,7 +46,7 @@ __all__ = [
 
 STATE, JOURNAL, LOCK, REPLACED = "state.json", "finished", "lock", "replaced"
 STATE_VERSION = 1
-KINDS = ("noise", "units", "image")  # in the order of moving: the image comes last
+KINDS = ("noise", "units", "scans", "image")  # in the order of moving: the image comes last
 NO_SPACE = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 
 
@@ -74,8 +74,8 @@ class PartialOutput(contextlib.AbstractContextManager["PartialOutput"]):
     Parameters
     ----------
     targets
-        Final path of each output, by kind: ``"image"`` and, if wanted, ``"noise"`` and
-        ``"units"``.  ``OUT`` is the image.
+        Final path of each output, by kind: ``"image"`` and, if wanted, ``"noise"``, ``"units"``
+        and ``"scans"``.  ``OUT`` is the image.
     overwrite
         Replace finished outputs of these names.  They stay as they are until the new ones are
         whole.
@@ -102,7 +102,7 @@ class PartialOutput(contextlib.AbstractContextManager["PartialOutput"]):
         if "image" not in targets or unknown:
             raise ValueError(
                 f"targets has the kinds {sorted(targets)}, but it must have 'image' and may have "
-                "'noise' and 'units': name the outputs so."
+                "'noise', 'units' and 'scans': name the outputs so."
             )
         # A link is followed, so that the file it stands for is replaced and not the link.
         self.targets = {

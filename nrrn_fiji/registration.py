@@ -14,33 +14,30 @@ The search is that of TurboReg (Thévenaz, Ruttimann & Unser 1998, *IEEE Trans. 
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage, stats
+from scipy import ndimage
 
 from .intensity import check_dtype, fill_invalid, invalid_mask
 from .progress import Cancelled, NoProgress, Progress
+from .scan_average import AVERAGES, average_scans, check_choice
 from .stack_checks import band_pass, shift_between
 
 __all__ = [
-    "AVERAGES",
     "TRANSFORMS",
     "Placement",
     "Registration",
-    "as_type",
-    "average_scans",
+    "median_placement",
     "place_scans",
     "register_scans",
     "resample",
 ]
 
 TRANSFORMS = ("affine", "rigid", "translation")
-AVERAGES = ("clipped", "mean", "median")
 
 SMOOTHING = 2.0
 """Standard deviation in pixels of the smoothing before the search.  With Gaussian noise of sigma
@@ -65,15 +62,6 @@ LARGEST_SHIFT = 0.25
 
 LARGEST_CHANGE = 0.1
 """Largest turn (in radians), stretch and shear of a scan that fits."""
-
-CLIP = 4.0
-"""Standard deviations from the median beyond which a pixel of one scan is left out."""
-
-ROUNDING = 1e-4
-"""Grey values: a smaller difference is no outlier, whatever the noise."""
-
-CLIP_TILE = 16
-"""Pixels: edge of the squares over which the noise is taken as equally strong."""
 
 Array = NDArray[Any]
 Matrix = NDArray[np.float64]
@@ -205,19 +193,64 @@ def place_scans(
             progress.update(number * count + i + 1, total)
         # The reference has moved too: it is brought back, and all the others with it.
         back = np.linalg.inv(small[reference])
-        small = [matrix @ back for matrix in small]
+        small = [np.eye(3) if i == reference else m @ back for i, m in enumerate(small)]
         matrices = [scaled(matrix, factor) for matrix in small]
         found = agreement(works, small, rejected, reference if number == 0 else None)
         correlation = np.where([i in rejected for i in range(count)], correlation, found)
         rejected |= unfit(matrices, correlation, rejected, shape, reference)
-        kept = count - len(rejected)
-        if kept < 2 or 2 * kept < count:
-            raise ValueError(
-                f"Only {kept} of {count} scans fit onto each other ({one_reason(rejected)}), but "
-                "more than half must: check that all show the same slice, and leave out those "
-                "that do not."
-            )
+        check_kept(count, rejected)
     transforms = np.stack(matrices)
+    return Placement(transforms, shifts_of(transforms, shape), correlation, rejected, reference)
+
+
+def median_placement(
+    placements: Sequence[Placement], shape: tuple[int, ...], *, rigid: bool
+) -> Placement:
+    """Return the one placement that several slices of the same scans agree on.
+
+    Parameters
+    ----------
+    placements
+        One per slice that was looked at.
+    shape
+        (Y, X) of the slices.
+    rigid
+        Keep the transforms free of stretch and shear.
+
+    Returns
+    -------
+    Placement
+        Medians over the slices, of shifts of the centre and of what turns and stretches; a scan is
+        rejected if it is in half of the slices or more.  The reference is the most frequent one.
+
+    Raises
+    ------
+    ValueError
+        If fewer than two scans, or fewer than half, are left.
+    """
+    count = len(placements[0].transforms)
+    numbers = [p.reference for p in placements]
+    reference = max(set(numbers), key=lambda i: (numbers.count(i), -i))
+    rejected = {}
+    transforms = np.stack([np.eye(3)] * count)
+    centre = np.array([(shape[1] - 1) / 2, (shape[0] - 1) / 2])
+    # All in the frame of one reference.
+    framed = [p.transforms @ np.linalg.inv(p.transforms[reference]) for p in placements]
+    for i in range(count):
+        out = [p.rejected[i] for p in placements if i in p.rejected]
+        if 2 * len(out) >= len(placements):
+            rejected[i] = out[0]
+        good = [m[i] for m, p in zip(framed, placements, strict=True) if i not in p.rejected]
+        good = good or [m[i] for m in framed]
+        linear = np.median([m[:2, :2] for m in good], axis=0)
+        if rigid:
+            left, _, right = np.linalg.svd(linear)
+            linear = left @ right
+        shift = np.median([m[:2, :2] @ centre + m[:2, 2] - centre for m in good], axis=0)
+        transforms[i, :2, :2] = linear
+        transforms[i, :2, 2] = centre + shift - linear @ centre
+    correlation = np.median([p.correlation for p in placements], axis=0)
+    check_kept(count, rejected)
     return Placement(transforms, shifts_of(transforms, shape), correlation, rejected, reference)
 
 
@@ -256,61 +289,6 @@ def resample(scan: Array, matrix: Matrix) -> NDArray[np.float32]:
     if invalid is not None:
         values[invalid] = np.nan
     return values.astype(np.float32)
-
-
-def average_scans(aligned: NDArray[np.float32], method: str = "clipped") -> tuple[Array, float]:
-    """Average aligned scans pixel by pixel, over those that have data there.
-
-    Parameters
-    ----------
-    aligned
-        (S, Y, X) float, NaN where a scan has no data.
-    method
-        "mean"; "median"; or "clipped": the mean of the values within 4 standard deviations of the
-        median, which takes away sparks, dirt and charging that one scan alone shows and keeps the
-        rest, so that as little noise is left as after a mean.  The standard deviation is that of
-        the noise around (from the median absolute deviation among scans, its median over squares
-        of 16 pixels), since that of so few values at one pixel would be swollen by the outlier
-        itself.  All scans have the same weight.  With two scans nothing can tell which is the
-        outlier: it is the mean.
-
-    Returns
-    -------
-    average, clipped
-        (Y, X) float32, NaN where no scan has data, and the share of the values that was left out.
-    """
-    check_choice("average", method, AVERAGES)
-    result = np.empty(aligned.shape[1:], np.float32)
-    left_out = 0
-    for start in range(0, len(result), CLIP_TILE):
-        rows = slice(start, start + CLIP_TILE)
-        part = aligned[:, rows].astype(np.float64)
-        valid = np.isfinite(part)
-        if method == "clipped" and len(part) > 2:
-            keep = valid & ~outliers(part, valid)
-            left_out += int(valid.sum() - keep.sum())
-            valid = keep
-        empty = ~valid.any(axis=0)
-        if method == "median":
-            result[rows] = middle_of(part, valid)
-        else:
-            total = np.where(valid, part, 0.0).sum(axis=0)
-            result[rows] = total / np.maximum(valid.sum(axis=0), 1)
-        result[rows][empty] = np.nan
-    return result, left_out / aligned.size
-
-
-def as_type(image: NDArray[np.floating[Any]], dtype: np.dtype[Any]) -> Array:
-    """Return grey values as another type.
-
-    For integer types they are rounded and held at the ends of the type, and NaN becomes 0, which
-    :func:`nrrn_fiji.intensity.invalid_mask` takes for a border without data.
-    """
-    if dtype.kind not in "iu":
-        return image.astype(dtype)
-    limits = np.iinfo(dtype)
-    values = np.rint(np.nan_to_num(image.astype(np.float64), nan=0.0))
-    return np.clip(values, limits.min, limits.max).astype(dtype)
 
 
 # The search ---------------------------------------------------------------------------------------
@@ -532,13 +510,23 @@ def unfit(
         dy, dx = shifts_of(matrices[i][np.newaxis], shape)[0]
         change = float(np.abs(matrices[i][:2, :2] - np.eye(2)).max())
         if correlation[i] < limit:
-            found[i] = f"its correlation with the others is {correlation[i]:.2f}, of {usual:.2f}"
-            found[i] += " that are usual"
+            found[i] = f"its correlation with the others is {correlation[i]:.2f}, usual {usual:.2f}"
         elif np.hypot(dy, dx) > reach:
             found[i] = f"it has moved by {np.hypot(dy, dx):.0f} px, more than {reach:.0f} px"
         elif change > LARGEST_CHANGE:
             found[i] = f"it is turned or stretched by {100 * change:.0f} %, more than 10 %"
     return found
+
+
+def check_kept(count: int, rejected: Mapping[int, str]) -> None:
+    """Raise a ValueError unless two scans, and half of them, fit."""
+    kept = count - len(rejected)
+    if kept < 2 or 2 * kept < count:
+        raise ValueError(
+            f"Only {kept} of {count} scans fit onto each other ({one_reason(rejected)}), but half "
+            "of them must, and at least 2: check that all show the same slice, and leave out those "
+            "that do not."
+        )
 
 
 def shifts_of(transforms: Matrix, shape: tuple[int, ...]) -> Matrix:
@@ -553,53 +541,6 @@ def one_reason(rejected: Mapping[int, str]) -> str:
     for number, reason in rejected.items():
         return f"of scan {number}, {reason}"
     return "none fits"
-
-
-def outliers(part: Matrix, valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return which values of (S, rows, X) lie too far from the median over the scans."""
-    count = valid.sum(axis=0)
-    enough = count >= 3
-    away = np.where(valid & enough, np.abs(part - middle_of(part, valid & enough)), np.nan)
-    deviation = middle_of(away, np.isfinite(away))
-    # As a standard deviation: a median of few deviations is smaller than that of many.
-    factors = np.array([typical_deviation(n) for n in range(len(part) + 1)])
-    deviation = np.where(enough, deviation / factors[count], np.nan)
-    limit = np.empty(part.shape[2])
-    for start in range(0, len(limit), CLIP_TILE):
-        tile = deviation[:, start : start + CLIP_TILE]
-        known = tile[np.isfinite(tile)]
-        limit[start : start + CLIP_TILE] = CLIP * np.median(known) if known.size else np.inf
-    # Where the scans agree to the last digit (saturated areas), rounding is no outlier.
-    result: NDArray[np.bool_] = np.nan_to_num(away, nan=0.0) > np.maximum(limit, ROUNDING)
-    return result
-
-
-def middle_of(part: Matrix, valid: NDArray[np.bool_]) -> Matrix:
-    """Return the median over the first axis of the valid values; 0 where there is none."""
-    if valid.all():
-        middle: Matrix = np.median(part, axis=0)
-        return middle
-    none = ~valid.any(axis=0)
-    filled = np.where(valid, part, np.nan)
-    filled[:, none] = 0.0
-    middle = np.nanmedian(filled, axis=0)
-    return middle
-
-
-@functools.cache
-def typical_deviation(count: int) -> float:
-    """Return the median of the median absolute deviation of Gaussian samples of this size, in
-    standard deviations; 0.6745 for large samples."""
-    if count < 3:
-        return 1.0
-    sample = np.random.default_rng(0).standard_normal((count, 20_001))
-    return float(np.median(stats.median_abs_deviation(sample, axis=0)))
-
-
-def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Refuse what is not among the choices."""
-    if value not in choices:
-        raise ValueError(f"{name} is {value!r}, but it must be one of {', '.join(choices)}.")
 
 
 def check_scans(scans: Sequence[Array] | Array) -> None:

@@ -11,7 +11,14 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["DenoiseSettings", "NoiseSettings", "TrainSettings", "field_info", "setting"]
+__all__ = [
+    "DenoiseSettings",
+    "NoiseSettings",
+    "RegisterSettings",
+    "TrainSettings",
+    "field_info",
+    "setting",
+]
 
 
 def setting(
@@ -362,3 +369,30 @@ class NoiseSettings(Checked):
         help="Grey values LO,HI that count as 0 and 1; as in denoising when left out.",
     )
     seed: int = setting(0, label="Seed", help="Seed of the noise.", minimum=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegisterSettings(Checked):
+    """How to lay repeated scans onto each other; see :mod:`nrrn_fiji.registration`."""
+
+    transform: str = setting(
+        "affine",
+        label="Transform",
+        help="How a scan may differ from the others in place: affine (shift, turn, stretch and "
+        "shear), rigid (shift and turn), or translation.",
+        choices=("affine", "rigid", "translation"),
+    )
+    average: str = setting(
+        "clipped",
+        label="Average",
+        help="clipped: the mean without outliers that one scan alone shows (from 3 scans on); "
+        "mean; median.",
+        choices=("clipped", "mean", "median"),
+    )
+    per_slice: bool = setting(
+        False,
+        label="Each slice on its own",
+        help="Where each scan is a stack: register every slice on its own, as when all scans of a "
+        "slice were taken before the next was cut. One transform for all slices of a scan when "
+        "left out.",
+    )

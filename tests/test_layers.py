@@ -40,9 +40,10 @@ LAYERS = (
         "outputs",
         "models",
         "registration",
+        "scan_average",
         "training_data",
     },
-    {"baselines", "scoring", "tables", "plots", "pages"},
+    {"baselines", "scoring", "tables", "plots", "shift_plot", "pages"},
     {
         "api",
         "denoise_job",
