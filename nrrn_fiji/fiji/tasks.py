@@ -46,7 +46,7 @@ class ImageJProgress:
         self._ij.showStatus(status)
         self._ij.showProgress(min(done / total, 1.0) if total else 1.0)
         if self._task is not None:
-            self._task.setStatusMessage(status)
+            self._task.setStatusMessage(status.removeprefix(f"{self._title}: "))
             self._task.setProgressMaximum(int(total))
             self._task.setProgressValue(int(done))
 

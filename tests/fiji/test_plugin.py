@@ -344,7 +344,7 @@ def test_fijis_window_of_tasks_shows_the_job_and_its_red_x_cancels(app: jvm.Imag
     progress = ImageJProgress(app, "Denoise")
     progress.update(10, 40, "")
     assert (progress._task.getProgressValue(), progress._task.getProgressMaximum()) == (10, 40)
-    assert str(progress._task.getStatusMessage()).startswith("Denoise: 10/40")
+    assert str(progress._task.getStatusMessage()).startswith("10/40")
     assert not progress.cancelled
     progress._task.cancel("user")
     assert progress.cancelled
