@@ -44,6 +44,9 @@ MENU_BAR = 24
 LINE = (130, 20, 185, 75)
 """Where noise is measured in the example, in pixels."""
 SLICE = 12
+ENOUGH_DONE = ("Denoise: 9/", "Denoise: 10/", "Denoise: 11/", "Denoise: 12/", "Denoise: 13/")
+"""What the status line says when a third of the example is denoised."""
+SECONDS_TO_DRAW = 1.5
 SECONDS_TO_SETTLE = 8.0
 """A new Fiji greets its user with windows of its own; they are closed."""
 STEPS = 1000
@@ -101,6 +104,7 @@ class Photographer:
 
     def beside(self, window: Any, other: Any) -> None:
         """Move a window to the right of another one."""
+        time.sleep(SECONDS_TO_DRAW)
         self.place(window, int(other.getX() + other.getWidth()) + GAP, int(other.getY()))
 
     def keep(
@@ -126,8 +130,9 @@ class Photographer:
         """
         for window in windows if front else ():
             user.on_event_thread(window.toFront)
+            user.on_event_thread(window.repaint)
             time.sleep(0.2)
-        time.sleep(1.0)
+        time.sleep(SECONDS_TO_DRAW)
         shot = user.screen_picture()
         bounds = [window.getBounds() for window in windows]
         boxes = [(int(b.x), int(b.y), int(b.width), int(b.height)) for b in bounds]
@@ -183,7 +188,7 @@ def menu(take: Photographer) -> None:
     opened = user.screen_picture()
     left, top, width, height = plugins
     click(left + width // 2, top + height - 14)  # the last entry
-    ours = changed(opened)
+    ours = changed(opened, left + width)
     robot().mouseMove(ours[0] + 40, ours[1] + 12)
     take.keep("menu", [main], [plugins, ours], front=False)
     for _ in range(3):
@@ -197,7 +202,6 @@ def preview(take: Photographer) -> None:
     asked = ask(imp, "Preview...", title)
     user.wait(lambda: "Shown" in user.note(asked))
     shown = user.image(title)
-    user.on_event_thread(lambda: zoom(shown))
     take.beside(shown.getWindow(), imp.getWindow())
     take.beside(asked, shown.getWindow())
     take.keep("preview", [imp.getWindow(), shown.getWindow(), asked])
@@ -223,7 +227,7 @@ def denoise(take: Photographer) -> None:
     tasks = user.wait(lambda: [window for window in user.windows() if window not in known])[0]
     user.on_event_thread(lambda: tasks.setSize(int(main.getWidth()), 130))
     take.place(tasks, int(main.getX()), int(main.getY() + main.getHeight()) + GAP)
-    user.wait(lambda: any("left" in user.said(part) for part in user.parts(main)))
+    user.wait(lambda: any(user.said(part).startswith(ENOUGH_DONE) for part in user.parts(main)))
     take.keep("tasks", [main, tasks])
     user.on_event_thread(tasks.dispose)
 
@@ -320,9 +324,10 @@ def press_key(name: str) -> None:
     time.sleep(0.5)
 
 
-def changed(before: Any) -> tuple[int, int, int, int]:
-    """Return left, top, width and height of what has changed on the screen."""
+def changed(before: Any, beyond: int = 0) -> tuple[int, int, int, int]:
+    """Return left, top, width and height of what has changed on the screen, right of a column."""
     different = (user.screen_picture() != before).any(-1)
+    different[:, :beyond] = False
     if not different.any():
         sys.exit("The mouse opened no menu: is another window in front of ImageJ's?")
     rows, columns = np.nonzero(different.any(1))[0], np.nonzero(different.any(0))[0]

@@ -211,7 +211,8 @@ def show_dialog(entry: Entry, imp: Any) -> dict[str, Any] | None:
         volume_of(imp)  # refused before anything is asked
     dialog = jpype.JClass("ij.gui.GenericDialog")(entry.label.rstrip("."))
     start = {} if entry.start is None else entry.start(imp)
-    form = Form(dialog, [option for option in entry.options if not option.expert], start, imp)
+    asked = [option for option in entry.options if not option.expert and concerns(option, imp)]
+    form = Form(dialog, asked, start, imp)
     dialog.addHelp(help_of(entry))
     note = entry.note
     if note is None:
@@ -230,6 +231,14 @@ def show_dialog(entry: Entry, imp: Any) -> dict[str, Any] | None:
         with watched(form.texts, say):
             dialog.showDialog()
     return None if dialog.wasCanceled() else form.values()
+
+
+def concerns(option: Option, imp: Any) -> bool:
+    """Whether an option can make a difference to an image; any can where there is none."""
+    if option.name != "z_axis" or imp is None:
+        return True
+    shape = volume_of(imp).shape
+    return shape.z == 1 and shape.t * shape.c > 1
 
 
 def add_note(dialog: Any) -> Callable[[str], None]:

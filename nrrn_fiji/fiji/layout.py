@@ -11,7 +11,7 @@ from typing import Any
 
 import jpype
 
-__all__ = ["enlarge", "put_beside"]
+__all__ = ["enlarge", "put_beside", "show_alike"]
 
 
 def put_beside(made: Any, imp: Any) -> None:
@@ -36,3 +36,24 @@ def enlarge(imp: Any, height: int) -> None:
     canvas.setSize(factor * int(imp.getWidth()), factor * int(imp.getHeight()))
     canvas.setMagnification(float(factor))
     imp.getWindow().pack()
+    imp.getWindow().repaint()  # the line above the image too
+
+
+def show_alike(made: Any, imp: Any) -> None:
+    """Show an image as much enlarged as another one, and the same part of it if they are equal."""
+    canvas, other = made.getCanvas(), imp.getCanvas()
+    if canvas is None or other is None:
+        return
+    magnification = float(other.getMagnification())
+    size = (int(made.getWidth()), int(made.getHeight()))
+    if size == (int(imp.getWidth()), int(imp.getHeight())):
+        canvas.setSize(other.getWidth(), other.getHeight())
+        canvas.setSourceRect(jpype.JClass("java.awt.Rectangle")(other.getSrcRect()))
+    else:
+        wide, high = (round(length * magnification) for length in size)
+        if wide > int(other.getWidth()) or high > int(other.getHeight()):
+            return
+        canvas.setSize(wide, high)
+    canvas.setMagnification(magnification)
+    made.getWindow().pack()
+    made.getWindow().repaint()  # the line above the image too

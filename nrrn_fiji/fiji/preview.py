@@ -26,7 +26,7 @@ from ..settings import DenoiseSettings
 from ..volumes import StackSource
 from .dialogs import Form, add_note, watched
 from .images import volume_of
-from .layout import put_beside
+from .layout import put_beside, show_alike
 from .plugin import Plugin, message_of, unused_title
 from .training import float_processor
 
@@ -200,6 +200,7 @@ def follow(plugin: Plugin) -> None:
                 made.setTitle(unused_title(str(made.getTitle())))
                 made.setSlice(len(names))
                 made.show()
+                show_alike(made, imp)
                 put_beside(made, imp)
                 shown[:] = [made]
             else:

@@ -80,7 +80,7 @@ def denoise() -> dict[str, Any]:
     seen["recorded"] = user.wait(
         lambda: [line for line in str(recorder.getText()).splitlines() if "Denoise" in line]
     )[-1]
-    user.image("front-denoised").close()
+    user.close_image(user.image("front-denoised"))
 
     IJ.selectWindow("front")
     fiji.run_macro(app, seen["recorded"])

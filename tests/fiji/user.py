@@ -214,6 +214,12 @@ def press_escape() -> None:
     java("ij.IJ").setKeyDown(java("java.awt.event.KeyEvent").VK_ESCAPE)
 
 
+def close_image(imp: Any) -> None:
+    """Close an image without the question whether to save it."""
+    imp.changes = False
+    imp.close()
+
+
 def close_all() -> None:
     """Close every image and window but ImageJ's own, without a question."""
     for shown in [shown for shown in windows() if is_dialog(shown)]:
@@ -222,8 +228,7 @@ def close_all() -> None:
     for number in list(java("ij.WindowManager").getIDList() or ()):
         imp = java("ij.WindowManager").getImage(int(number))
         if imp is not None:
-            imp.changes = False
-            imp.close()
+            close_image(imp)
     for other in windows():
         if hasattr(other, "getTitle") and other != java("ij.IJ").getInstance():
             on_event_thread(other.dispose)
