@@ -162,6 +162,7 @@ def parameter(option: Option) -> click.Parameter:
     return click.Option(
         [option.name, *spelling],
         type=ValueType(option),
+        multiple=option.many,
         required=option.required,
         help=long_help(option),
     )

@@ -22,20 +22,51 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Dot", "before_after", "dot_plot", "loss_curve", "picture_grid", "sample_picture"]
+__all__ = [
+    "Dot",
+    "before_after",
+    "colour_of",
+    "dot_plot",
+    "loss_curve",
+    "picture_grid",
+    "sample_picture",
+]
 
 DPI = 100
 INK = "#222222"
 FAINT = "#b8bcc2"
-ACCENT = "#c8361d"
+ACCENT = "#d55e00"
 COLOURS = {
     "input": "#9aa0a6",
+    "clean": "#222222",
     "mean": "#5f6368",
-    "gaussian": "#1b6ca8",
-    "median": "#2f8f5b",
-    "nlm": "#8a4fb0",
+    "gaussian": "#56b4e9",
+    "median": "#8c6d1f",
+    "nlm": "#cc79a7",
+    "gaussian3d": "#332288",
+    "median3d": "#5c4a12",
+    "bm3d": "#e69f00",
     "nrrn": ACCENT,
+    "unet": "#0072b2",
+    "denoisenet": "#009e73",
 }
+"""Colours that people with any kind of colour blindness tell apart (after Okabe and Ito), by the
+first word of a method's name."""
+
+SAME_BUDGET = "#8c2d04"
+"""An NRRN trained beside the other competitors, not to be taken for the model that is measured."""
+
+OTHERS = ("#332288", "#882255", "#117733", "#999933", "#44aa99", "#aa4499")
+"""For methods without a colour of their own."""
+
+
+def colour_of(method: str) -> str:
+    """Return the colour of a method, the same in every figure."""
+    if method == "trained-nrrn":
+        return SAME_BUDGET
+    first = method.removeprefix("trained-").split("-")[0].split(":")[0]
+    # A sum of the characters is the same in every run, which Python's hash is not.
+    return COLOURS.get(first) or OTHERS[sum(map(ord, method)) % len(OTHERS)]
 
 
 def before_after(images: Sequence[tuple[str, ArrayLike]], path: str | Path) -> None:

@@ -24,7 +24,20 @@ from .metrics import PAPER_WINDOW, psnr, ssim
 from .noise import add_noise
 from .progress import Cancelled, Progress
 
-__all__ = ["Candidate", "CleanSlices", "Image", "Level", "Row", "Steps", "score"]
+__all__ = [
+    "METHOD_VERSION",
+    "Candidate",
+    "CleanSlices",
+    "Image",
+    "Level",
+    "Row",
+    "Steps",
+    "score",
+]
+
+METHOD_VERSION = 2
+"""Raised whenever noise, filters or scores give other numbers than before: what an older version
+of the package measured and kept is then measured again."""
 
 Image = NDArray[np.float32]
 
@@ -207,6 +220,10 @@ class Steps:
         self.progress.update(self.done, self.total, text)
         if self.progress.cancelled:
             raise Cancelled(f"The study was stopped; {self.kept}.")
+
+    def skip(self, count: int) -> None:
+        """Count pieces of work that were finished earlier."""
+        self.done += count
 
 
 def score(

@@ -1,4 +1,4 @@
-"""Scores as people and programs read them: Markdown, CSV, and a plot.
+"""Scores as people and programs read them: tables, records, and a plot.
 
 Each function turns the rows of a study into one form.  This module must never measure, and never
 drop a row: what was scored is shown.
@@ -6,19 +6,30 @@ drop a row: what was scored is shown.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from .plots import COLOURS, Dot, dot_plot
+from .baselines.filters import BM3D, FILTERS, FILTERS_3D
+from .plots import Dot, colour_of, dot_plot
+from .reports import Table
 from .scoring import Level, Row
 
-__all__ = ["as_csv", "as_markdown", "best_filter", "levels_of", "lines_of", "plot_scores"]
+__all__ = [
+    "DIGITS",
+    "TITLES",
+    "as_records",
+    "as_tables",
+    "best_filter",
+    "is_filter",
+    "is_network",
+    "levels_of",
+    "lines_of",
+    "plot_scores",
+]
 
 UNTREATED = ("input", "mean")
-NETWORK = "nrrn"
 DIGITS = {"psnr": 2, "ssim": 3, "ssim127": 4}
 TITLES = {"psnr": "PSNR (dB)", "ssim": "SSIM (window 7)", "ssim127": "SSIM (window 127)"}
 
@@ -34,6 +45,16 @@ def lines_of(rows: Sequence[Row]) -> list[list[Row]]:
     for row in rows:
         lines.setdefault(row.key, []).append(row)
     return list(lines.values())
+
+
+def is_filter(row: Row) -> bool:
+    """Whether a row is that of a filter, which nobody trained."""
+    return row.method in {kind.name for kind in (*FILTERS, BM3D, *FILTERS_3D)}
+
+
+def is_network(row: Row) -> bool:
+    """Whether a row is that of a trained network."""
+    return row.method not in UNTREATED and not is_filter(row)
 
 
 def best_filter(rows: Sequence[Row], level: Level, metric: str, *, corrected: bool) -> Row:
@@ -53,69 +74,61 @@ def best_filter(rows: Sequence[Row], level: Level, metric: str, *, corrected: bo
     filters = [
         row
         for row in rows
-        if row.level == level
-        and row.method not in (*UNTREATED, NETWORK)
-        and (corrected or not row.corrected)
+        if row.level == level and is_filter(row) and (corrected or not row.corrected)
     ]
     return max(filters, key=lambda row: row.mean(metric))
 
 
-def as_csv(rows: Sequence[Row]) -> str:
-    """Return one line per row: level, method, setting, mean and standard deviation."""
+def as_records(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Return one record per row: level, method, setting, mean and standard deviation."""
     metrics = list(rows[0].scores)
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    columns = [f"{metric}_{what}" for metric in metrics for what in ("mean", "sd")]
-    table.writerow(
-        ["noise", "level", "method", "label", "images", "corrected", *columns, "slices", "setting"]
-    )
-    for row in rows:
-        values = [f"{value:.6g}" for m in metrics for value in (row.mean(m), row.sd(m))]
-        table.writerow(
-            [
-                row.level.kind,
-                f"{row.level.value:g}",
-                row.method,
-                row.label,
-                row.images,
-                int(row.corrected),
-                *values,
-                len(row.scores[metrics[0]]),
-                json.dumps(row.setting) if row.setting else "",
-            ]
-        )
-    return text.getvalue()
+    return [
+        {
+            "noise": row.level.kind,
+            "level": f"{row.level.value:g}",
+            "method": row.method,
+            "label": row.label,
+            "images": row.images,
+            "corrected": int(row.corrected),
+            **{
+                f"{metric}_{what}": value
+                for metric in metrics
+                for what, value in (("mean", row.mean(metric)), ("sd", row.sd(metric)))
+            },
+            "slices": len(row.scores[metrics[0]]),
+            "setting": json.dumps(row.setting) if row.setting else "",
+        }
+        for row in rows
+    ]
 
 
-def as_markdown(rows: Sequence[Row], note: str) -> str:
+def as_tables(rows: Sequence[Row]) -> list[tuple[str, Table]]:
     """Return a table per metric, mean ± standard deviation, the best of every level in bold.
 
     Parameters
     ----------
     rows
         The rows of a study; every method at every level.
-    note
-        What was measured on what; stands above.
     """
     levels = levels_of(rows)
-    parts = [note.strip()]
+    result = []
     for metric in rows[0].scores:
         digits = DIGITS[metric]
         top = {
             level: max(round(row.mean(metric), digits) for row in rows if row.level == level)
             for level in levels
         }
-        header = [TITLES[metric], *(level.label for level in levels)]
-        table = [f"| {' | '.join(header)} |", "|---" + "|---:" * len(levels) + "|"]
+        lines = []
         for line in lines_of(rows):
             cells = []
             for row in line:
                 cell = f"{row.mean(metric):.{digits}f} ± {row.sd(metric):.{digits}f}"
                 best = round(row.mean(metric), digits) == top[row.level]
                 cells.append(f"**{cell}**" if best else cell)
-            table.append(f"| {line[0].label} | {' | '.join(cells)} |")
-        parts.append("\n".join(table))
-    return "\n\n".join(parts) + "\n"
+            lines.append((line[0].label, *cells))
+        header = (TITLES[metric], *(level.label for level in levels))
+        result.append((TITLES[metric], Table(header, tuple(lines))))
+    return result
 
 
 def plot_scores(rows: Sequence[Row], path: Path, metric: str = "psnr") -> None:
@@ -143,7 +156,7 @@ def plot_scores(rows: Sequence[Row], path: Path, metric: str = "psnr") -> None:
                 row.label,
                 row.mean(metric),
                 row.sd(metric),
-                COLOURS[row.method],
+                colour_of(row.method),
                 corrected.get((row.method, row.images)),
             )
             for row in here

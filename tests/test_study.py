@@ -11,15 +11,19 @@ import pytest
 import tifffile
 import torch
 
-from nrrn_fiji import study
 from nrrn_fiji.baselines.filters import filter_named
 from nrrn_fiji.models import load_model, save_model
 from nrrn_fiji.network import NRRN
 from nrrn_fiji.noise import add_noise
 from nrrn_fiji.progress import Cancelled, NoProgress
 from nrrn_fiji.scoring import CleanSlices, Level, Row, score
-from nrrn_fiji.study import LEVELS, FilterCache, table2, table2_files
-from nrrn_fiji.tables import as_csv, as_markdown, best_filter
+from nrrn_fiji.study import candidates, levels
+from nrrn_fiji.study.cache import JsonCache, RowCache
+from nrrn_fiji.study.jobs import table2_files
+from nrrn_fiji.study.levels import LEVELS, parse_levels, parse_slice_numbers
+from nrrn_fiji.study.parts import as_csv, markdown_table
+from nrrn_fiji.study.table2 import table2
+from nrrn_fiji.tables import as_records, as_tables, best_filter
 
 POISSON, GAUSSIAN = Level("poisson", 8), Level("gaussian", 75)
 
@@ -44,7 +48,9 @@ def few_settings(monkeypatch):
     def first_two(kind):
         return dataclasses.replace(kind, grid=lambda noise: kind.grid(noise)[10:200:50])
 
-    monkeypatch.setattr(study, "FILTERS", [first_two(filter_named("gaussian"))])
+    monkeypatch.setattr(candidates, "FILTERS", (first_two(filter_named("gaussian")),))
+    monkeypatch.setattr(candidates, "FILTERS_3D", ())
+    monkeypatch.setattr(candidates, "bm3d_is_installed", lambda: False)
 
 
 SMALL = {"levels": (POISSON, GAUSSIAN), "slices": (2, 5), "tuning_slices": (1, 4)}
@@ -70,14 +76,14 @@ def test_the_levels_are_those_of_the_paper():
 
 
 def test_slices_are_those_of_the_shared_volumes_unless_a_stack_is_shallow():
-    assert study.default_slices(128) == (10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 110)
-    assert study.default_slices(1000) == study.default_slices(128)
-    assert study.default_slices(40) == (10, 20, 30)
-    assert study.default_slices(5) == (2,)
+    assert levels.default_slices(128) == (10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 110)
+    assert levels.default_slices(1000) == levels.default_slices(128)
+    assert levels.default_slices(40) == (10, 20, 30)
+    assert levels.default_slices(5) == (2,)
     # Of 250 slices the last 25 are held out of training, so neighbours are 226 … 248.
-    assert study.default_tuning_slices(250) == (227, 233, 240, 247)
+    assert levels.default_tuning_slices(250) == (227, 233, 240, 247)
     for depth in (1, 2, 30, 64, 70, 500):
-        chosen = study.default_tuning_slices(depth)
+        chosen = levels.default_tuning_slices(depth)
         assert 1 <= len(chosen) <= 4
         assert all(depth - max(1, round(depth / 10)) <= z < depth for z in chosen)
 
@@ -154,7 +160,7 @@ def test_only_the_needed_slices_are_read(few_settings, model):
 @pytest.mark.parametrize("images", [3, 2, 1])
 def test_the_model_is_scored_as_the_method_says(model, images):
     slices = CleanSlices(tissue(), (4,), 2, name="volume")
-    [candidate] = study.model_candidates(model, (images,), "cpu")
+    [candidate] = candidates.model_candidates(model, (images,), "cpu")
     before, centre, after = torch.from_numpy(slices.triplet(4, GAUSSIAN))[:, None, None]
     with torch.no_grad():
         f = model.network
@@ -180,7 +186,7 @@ def test_a_second_model_needs_no_filters_again(few_settings, model, tmp_path, mo
         raise AssertionError("measured again")
 
     with monkeypatch.context() as patch:
-        patch.setattr(study, "tune", refuse)
+        patch.setattr(candidates, "tune", refuse)
         second = table2(volume, tuning, model, cache=cache, **SMALL)
         assert [row for row in second if row.method != "nrrn"] == first
         assert sum(row.method == "nrrn" for row in second) == 2
@@ -209,8 +215,8 @@ def test_a_stopped_study_continues_where_it_was(few_settings, tmp_path, monkeypa
     with pytest.raises(Cancelled, match="nothing is kept"):
         table2(tissue(), tissue(seed=1), None, progress=Stops(), **SMALL)
     tuned = []
-    genuine = study.tune
-    monkeypatch.setattr(study, "tune", lambda *a: tuned.append(a) or genuine(*a))
+    genuine = candidates.tune
+    monkeypatch.setattr(candidates, "tune", lambda *a: tuned.append(a) or genuine(*a))
     rows = table2(tissue(), tissue(seed=1), None, cache=cache, **SMALL)
     assert len(tuned) == 2, "one filter on two inputs, for the second level alone"
     assert len(rows) == 12
@@ -220,7 +226,10 @@ def test_a_damaged_cache_is_measured_again(few_settings, tmp_path):
     cache = tmp_path / "filters.json"
     for content in ("", "{", "[]", '{"key": 1}'):
         cache.write_text(content)
-        assert FilterCache(cache, "key").get(POISSON) is None
+        assert RowCache(cache, "key").get(POISSON) is None
+    JsonCache(cache, "key").put("a", [1])
+    assert JsonCache(cache, "key").get("a") == [1]
+    assert JsonCache(cache, "another key").get("a") is None
 
 
 def test_progress_counts_to_its_total(few_settings, model):
@@ -268,8 +277,8 @@ def test_files_hold_the_table_and_the_card_too(files, model, tmp_path, few_setti
     )
     names = {path.name for path in out.iterdir()}
     stem = "table2-tiny"
-    kinds = (".md", ".csv", ".json", "-psnr.png", "-ssim.png", "-pictures.png")
-    assert names == {stem + kind for kind in kinds} | {"filters.json"}
+    kinds = (".md", ".csv", ".json", ".html", "-psnr.png", "-ssim.png", "-pictures.png")
+    assert names == {stem + kind for kind in kinds} | {"filters.json", "tuned.json"}
     facts = json.loads((out / f"{stem}.json").read_text(encoding="utf-8"))
     assert facts["slices"] == [2, 5] and facts["seed"] == 0
     assert facts["model"] == {"name": "tiny", "hash": model.hash}
@@ -281,7 +290,7 @@ def test_files_hold_the_table_and_the_card_too(files, model, tmp_path, few_setti
     for line, row in zip(lines, rows, strict=True):
         assert float(line["psnr_mean"]) == pytest.approx(row.mean("psnr"), rel=1e-5)
         assert (line["noise"], float(line["level"])) == row.level
-    for kind in kinds[3:]:
+    for kind in kinds[4:]:
         assert (out / (stem + kind)).read_bytes().startswith(b"\x89PNG")
     assert "volume" in (out / f"{stem}.md").read_text(encoding="utf-8")
     assert report.table is not None and len(report.table.header) == 9
@@ -316,15 +325,27 @@ def test_markdown_marks_the_best_of_each_level():
         row_of(GAUSSIAN, "nlm", 22.5),
         row_of(GAUSSIAN, "nrrn", 22),
     ]
-    lines = as_markdown(rows, "Note.").splitlines()
-    assert lines[0] == "Note."
-    assert lines[2] == "| PSNR (dB) | Poisson 8 | Gaussian 75 |"
-    assert lines[4:] == [
+    [(caption, table)] = as_tables(rows)
+    assert caption == "PSNR (dB)"
+    assert markdown_table(table).splitlines() == [
+        "| PSNR (dB) | Poisson 8 | Gaussian 75 |",
+        "| --- | ---: | ---: |",
         "| input 1 | 12.50 ± 0.71 | 11.50 ± 0.71 |",
         "| nlm 1 | 20.50 ± 0.71 | **23.00 ± 0.71** |",
         "| nrrn 1 | **21.50 ± 0.71** | 22.50 ± 0.71 |",
     ]
-    assert as_csv(rows).count("\n") == 7
+    assert as_csv(as_records(rows)).count("\n") == 7
+
+
+def test_levels_and_slices_are_read_as_they_are_written():
+    assert parse_levels("P8, gaussian:75,p8") == (POISSON, GAUSSIAN)
+    assert parse_slice_numbers("3, 10:40:10,7:9") == (3, 10, 20, 30, 7, 8)
+    for text in ("", "8", "P0", "Q8", "P8;G9"):
+        with pytest.raises(ValueError, match="P8,G25"):
+            parse_levels(text)
+    for text in ("", "a", "4:4", "1:9:0", "1:2:3:4", "-1"):
+        with pytest.raises(ValueError, match="10:120:10"):
+            parse_slice_numbers(text)
 
 
 def test_the_best_filter_leaves_out_the_network_and_what_is_no_filter():
