@@ -94,7 +94,7 @@ def denoise() -> dict[str, Any]:
     seen["batch"] = fiji.run_macro(app, hidden)
 
     # An error, as a macro in the GUI sees it: its window is closed as a user would.
-    title = "Denoise Stack"
+    title = "Macro Error"
     answer = threading.Thread(target=lambda: user.close(user.dialog(title)), daemon=True)
     answer.start()
     then = 'newImage("on", "8-bit", 9, 9, 1);'
@@ -197,6 +197,8 @@ def train() -> dict[str, Any]:
 def compare() -> dict[str, Any]:
     """Compare…: the suggested pair side by side, with linked slices and zoom."""
     first = front()
+    IJ.run(first, "Stack to Hyperstack...", "order=xyczt(default) channels=1 slices=5 frames=1")
+    first = user.image("front")
     second = denoised_front()
     IJ.createImage("another", "8-bit ramp", 90, 70, 5).show()
     IJ.selectWindow("front-denoised")
@@ -210,6 +212,7 @@ def compare() -> dict[str, Any]:
     seen["beside"] = user.wait(lambda: other.getX() >= one.getX() + one.getWidth() - 1)
     user.on_event_thread(lambda: first.setSlice(5))
     seen["slice"] = user.wait(lambda: second.getCurrentSlice() == 5)
+    seen["slider"] = user.wait(lambda: user.slider(second) == 5)
     user.on_event_thread(lambda: second.setSlice(2))
     seen["slice back"] = user.wait(lambda: first.getCurrentSlice() == 2)
     before = float(first.getCanvas().getMagnification())

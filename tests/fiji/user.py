@@ -126,6 +126,12 @@ def pixels(title: str) -> NDArray[Any]:
     return volume.read(0, volume.shape.z)
 
 
+def slider(imp: Any) -> int:
+    """Return at which slice the slider of an image's window stands."""
+    kind = java("ij.gui.ScrollbarWithLabel")
+    return int(next(p for p in parts(imp.getWindow()) if isinstance(p, kind)).getValue())
+
+
 # --- hands -------------------------------------------------------------------------------------
 
 
