@@ -1,0 +1,536 @@
+"""``nrrn report``: the page that answers "is my result good?", from a noisy and a denoised stack.
+
+It joins files, the numbers and judgements of :mod:`nrrn_fiji.quality`, the stack checks and the
+settings that the denoised file carries, and draws the pictures.  This module must never judge by
+itself, and must write nothing but the page.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from . import __version__
+from .denoise_job import StackSource
+from .files import write_whole
+from .outputs import check_distinct
+from .pages import Figure, Section, Verdict, page
+from .plots import ACCENT, DPI, FAINT, INK, plain
+from .progress import NoProgress, Progress
+from .quality import APART, PERIODS, Both, Quality, assess, verdicts
+from .reports import Report, Table
+from .resolution import ONE_SEVENTH
+from .stack_checks import check, findings_table
+from .volumes import Volume, open_volume
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Plot
+
+__all__ = ["pixel_of", "report_files"]
+
+Array = NDArray[np.float64]
+
+SHOWN = 360
+"""Edge in pixels of the part of a slice that is shown."""
+
+HIGH_PASS = 3.0
+"""Pixels: what is coarser is taken away in the high-pass view."""
+
+BLUE = "#1b6ca8"
+ORDER = {"good": 0, "unknown": 1, "warn": 2, "bad": 3}
+
+Source = str | Path | NDArray[Any]
+
+
+def report_files(
+    noisy: Source,
+    denoised: Source,
+    out: str | Path = "report.html",
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Write a page about a denoised stack.
+
+    Parameters
+    ----------
+    noisy, denoised
+        Images as :func:`nrrn_fiji.open_volume` takes them, of the same shape; of several channels
+        and time points the first is looked at.
+    out
+        The HTML file.
+    overwrite
+        Replace an existing file.
+    progress
+        Told of every slice, and asked whether to stop.
+
+    Returns
+    -------
+    Report
+        Judgements and numbers; ``exit_code`` is 0 whatever they are.
+
+    Raises
+    ------
+    FileExistsError
+        If the page exists.
+    ValueError, TypeError, OSError
+        If the stacks cannot be read or do not belong together.
+    Cancelled
+        If the user stopped; nothing is written then.
+    """
+    out = Path(out)
+    sources = [Path(s) for s in (noisy, denoised) if isinstance(s, (str, Path))]
+    check_distinct(sources, {"out": out})
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"out is {out}, but the report is a page: give a name that ends in .html.")
+    if out.exists() and not overwrite:
+        raise FileExistsError(f"{out} exists already: add --overwrite, or give another name.")
+    if not out.absolute().parent.is_dir():
+        raise FileNotFoundError(f"The folder {out.absolute().parent} does not exist: make it first.")
+    progress = progress or NoProgress()
+    with open_volume(noisy) as before, open_volume(denoised) as after:
+        for volume in (before, after):
+            if volume.shape.t > 1 or volume.shape.c > 1:
+                progress.message(
+                    f"{volume.name} has {volume.shape.c} channels and {volume.shape.t} time "
+                    "points: the first of each is looked at."
+                )
+        one, other = StackSource(before, 0, 0), StackSource(after, 0, 0)
+        quality = assess(one, other, voxel=pixel_of(before), progress=progress)
+        judged = verdicts(quality)
+        checks = check(one)
+        pictures = shown_slices(Both(one, other))
+        provenance = after.provenance
+        sections = sections_of(quality, judged, pictures, provenance)
+        sections.insert(
+            -1,
+            Section(
+                "The noisy stack itself",
+                paragraphs=["Nothing was found: no drift, gaps, copies, flicker or empty borders."]
+                if not checks
+                else ["What was found when the noisy stack was looked over:"],
+                table=findings_table(checks) if checks else None,
+            ),
+        )
+        shape = " × ".join(map(str, quality.shape))
+        date = datetime.now(UTC)
+        write_whole(
+            out,
+            page(
+                "Is the denoised stack good?",
+                sections,
+                subtitle=f"{after.name} compared with {before.name}: {shape} (Z × Y × X), "
+                f"{before.dtype}; {date:%d %B %Y}",
+                footer=f"Made by nrrn-fiji {__version__} with nrrn report. No clean image was used.",
+            ).encode(),
+        )
+    worst = overall(judged)
+    rows = tuple((v.label, v.title, v.value, v.words) for v in judged.values())
+    return Report(
+        f"{worst.words}\n{out}: open it in a browser.",
+        {
+            "report": str(out),
+            "overall": worst.light,
+            "verdicts": {
+                key: {"light": v.light, "value": v.value, "words": v.words}
+                for key, v in judged.items()
+            },
+            "numbers": numbers(quality),
+            "checks": [finding.as_dict() for finding in checks],
+            "provenance": provenance,
+        },
+        Table(("", "what", "measured", "meaning"), rows),
+    )
+
+
+def pixel_of(volume: Volume) -> tuple[float, str] | None:
+    """Return the edge of a pixel in a slice and its unit; None unless pixels are known squares."""
+    size, unit = volume.voxel_size, volume.voxel_unit
+    if size is None or not unit or unit.lower().startswith("pixel"):
+        return None
+    return (size[2], unit) if np.isclose(size[1], size[2], rtol=1e-3) else None
+
+
+def numbers(quality: Quality) -> dict[str, Any]:
+    """Return what was measured, by name, for programs."""
+    detail, fit, correlation = quality.detail, quality.fit, quality.correlation
+    return {
+        "noise_left": quality.noise_left,
+        "noise_before_after": quality.sigma,
+        "detail_kept": {str(p): detail.kept_at(p) for p in PERIODS} if detail else None,
+        "ring_correlation_gain": detail.gain() if detail else None,
+        "removed_alike": quality.removed_alike,
+        "removed_structure": quality.removed_structure,
+        "removed_like_kept": quality.removed_like_kept,
+        "removed_neighbours": {"all": quality.neighbours[0], "flat": quality.neighbours[1]},
+        "grey_shift": {"mean": quality.shift.mean, "worst": quality.shift.worst},
+        "unevenness": quality.unevenness,
+        "outlying_slices": quality.slices.outliers,
+        "noise": {
+            "gain": fit.gain if fit else None,
+            "constant": fit.constant if fit else None,
+            "correlation_x": correlation.x if correlation else None,
+            "correlation_y": correlation.y if correlation else None,
+            "correlation_z": correlation.z if correlation else None,
+        },
+        "resolution_of_noisy": quality.split.resolution() if quality.split else None,
+        "resolution_of_noisy_trusted": quality.split.trusted if quality.split else None,
+    }
+
+
+def overall(judged: dict[str, Verdict]) -> Verdict:
+    """Return the judgement of the whole: the worst of all, with the reasons."""
+    worst = max((v.light for v in judged.values()), key=ORDER.__getitem__)
+    guilty = [v.title.lower() for v in judged.values() if v.light == worst]
+    words = {
+        "good": "This looks good: noise went, and structure stayed, as far as can be measured "
+        "without a clean image.",
+        "unknown": f"What could be measured looks good; not known: {', '.join(guilty)}.",
+        "warn": f"Have a look before you use it: {', '.join(guilty)}.",
+        "bad": f"This is not good: {', '.join(guilty)}.",
+    }
+    return Verdict(worst, "Is it good?", "", words[worst])
+
+
+def shown_slices(both: Both) -> tuple[int, Array, Array]:
+    """Return the middle slice's number, and the middle of it noisy and denoised."""
+    z = both.shape[0] // 2
+    one, other, _ = both.read(z)
+    y, x = (max(edge - SHOWN, 0) // 2 for edge in one.shape)
+    part = np.s_[y : y + SHOWN, x : x + SHOWN]
+    return z, one[part], other[part]
+
+
+def sections_of(
+    quality: Quality,
+    judged: dict[str, Verdict],
+    shown: tuple[int, Array, Array],
+    provenance: dict[str, Any] | None,
+) -> list[Section]:
+    """Return the page's sections; the last one holds the settings."""
+    settings = Section(
+        "How the stack was denoised",
+        paragraphs=[]
+        if provenance
+        else [
+            "The denoised file does not say: it was not made by nrrn, or its metadata were lost."
+        ],
+        code=json.dumps(provenance, indent=2, ensure_ascii=False) if provenance else "",
+    )
+    sections = [Section("In short", [overall(judged).words], verdicts=list(judged.values()))]
+    if not quality.changed:
+        return [*sections, settings]
+    z, noisy, clean = shown
+    sections.append(
+        Section(
+            "What was removed",
+            figures=[
+                Figure(
+                    removed_picture(noisy, clean),
+                    f"The middle of slice {z}: noisy, denoised (same grey scale), and the "
+                    "difference with mid-grey for no change. The difference should look like "
+                    "noise alone. Below, what is finer than about 10 pixels: outlines must be "
+                    "found there after denoising as before.",
+                )
+            ],
+        )
+    )
+    sections.append(structure_section(quality))
+    sections.append(noise_section(quality))
+    sections.append(
+        Section(
+            "Everywhere alike?",
+            figures=[
+                Figure(
+                    tiles_picture(quality),
+                    "Standard deviation of what was removed, per tile, mean over the slices.",
+                    wide=False,
+                ),
+                Figure(
+                    shift_picture(quality),
+                    "Change of grey values by grey level (of the slice three slices away, so that "
+                    "noise has no say); the dashed line is the overall change.",
+                    wide=False,
+                ),
+                Figure(
+                    slices_picture(quality),
+                    "What was removed from each slice, and how its mean changed. Slices that stand "
+                    "out are marked.",
+                ),
+            ],
+        )
+    )
+    return [*sections, settings]
+
+
+def structure_section(quality: Quality) -> Section:
+    """Return the section on detail kept and structure removed."""
+    found = quality.detail
+    if found is None:
+        return Section("Structure or noise?", [quality.reasons.get("detail", "")])
+    rows = [
+        (f"{p} px{in_units(p, quality)}", f"{100 * found.kept_at(p):.0f} %")
+        if np.isfinite(found.kept_at(p))
+        else (f"{p} px{in_units(p, quality)}", "not known: drowned in noise")
+        for p in PERIODS
+    ]
+    return Section(
+        "Structure or noise?",
+        paragraphs=[
+            f"Slices {APART} apart show nearly the same structure with different noise, and the "
+            "NRRN made their denoised forms from different noisy slices. So what they share is "
+            "structure: left, how well they agree at each size of detail; right, how much of the "
+            "shared detail is still there."
+        ],
+        figures=[
+            Figure(
+                correlation_picture(quality),
+                f"Fourier ring correlation of slices {APART} apart. It should rise where noise had "
+                "hidden structure. A plain blur leaves it as it was.",
+                wide=False,
+            ),
+            Figure(
+                kept_picture(quality),
+                "Contrast of the detail that was kept. At 100 % nothing is lost; where the noise "
+                "drowns everything there is no curve.",
+                wide=False,
+            ),
+        ],
+        table=Table(("size of detail (period)", "contrast kept"), tuple(rows)),
+        notes=[
+            f"Removed grey values of slices {APART} apart correlate by "
+            f"{quality.removed_alike or 0:.3f} (noise alone: 0); removed and kept ones of the same "
+            f"slice, median over tiles, by {quality.removed_like_kept:.2f}; removed ones of "
+            f"neighbouring pixels by {quality.neighbours[0]:.2f} (in flat areas "
+            f"{quality.neighbours[1]:.2f}).",
+            "Not seen by this: detail that differs entirely between slices, or is lost by mixing "
+            "slices. Other methods may look further than one slice along z; their slices then "
+            "share noise, and the curve after denoising is too good. Stripes that run through many "
+            "slices (curtains) count as structure. The surest test is two scans of one slice, "
+            "denoised each on its own: nrrn metrics SCAN1 SCAN2.",
+        ],
+    )
+
+
+def noise_section(quality: Quality) -> Section:
+    """Return the section on the noise of the noisy stack."""
+    rows: list[tuple[str, str]] = []
+    notes: list[str] = []
+    fit, correlation, split = quality.fit, quality.correlation, quality.split
+    if fit is not None:
+        rows.append(("strength at middle brightness", f"{fit.sigma:.3g} grey levels"))
+        rows.append(
+            ("variance = gain × mean + constant", f"{fit.gain:.3g} × mean {fit.constant:+.3g}")
+        )
+        rows.append(
+            (
+                "kind",
+                "stronger where it is brighter, as Poisson noise"
+                if fit.rises
+                else "not stronger where it is brighter, as Gaussian noise",
+            )
+        )
+    if correlation is not None:
+        for axis in ("x", "y", "z"):
+            lags = getattr(correlation, axis)
+            if lags is not None:
+                text = ", ".join(f"{value:.2f}" for value in lags if np.isfinite(value))
+                rows.append((f"correlation 1, 2, 3 pixels apart along {axis}", text))
+        if correlation.strongest > 0.1:
+            notes.append(
+                "The noise of neighbouring pixels is alike, so a mask of single pixels in training "
+                "would give it away."
+            )
+    if split is not None:
+        period = split.resolution(ONE_SEVENTH)
+        text = f"finer than {1 / split.limit:.0f} px" if period is None else f"{period:.3g} px"
+        rows.append(("resolution of a single noisy slice (1/7)", text + in_units(period, quality)))
+        if not split.trusted:
+            notes.append(
+                "The resolution of a single slice is too good here: its noise is correlated, and "
+                "looks like detail to the split-image Fourier ring correlation."
+            )
+    notes.append(
+        "For the denoised stack no such resolution is given: a split denoised image always agrees "
+        "with itself, whatever it shows."
+    )
+    return Section("The noise", table=Table(("noisy stack", ""), tuple(rows)), notes=notes)
+
+
+def in_units(period: float | None, quality: Quality) -> str:
+    """Return a length in pixels as a text in calibrated units, in brackets; or nothing."""
+    if period is None or quality.voxel is None:
+        return ""
+    return f" ({period * quality.voxel[0]:.3g} {quality.voxel[1]})"
+
+
+# --- pictures ----------------------------------------------------------------------------------
+
+
+def png(figure: Plot) -> bytes:
+    """Return a figure as a PNG file."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png")
+    return content.getvalue()
+
+
+def new_plot(width: float, height: float) -> tuple[Plot, Axes]:
+    """Return an empty figure of a size in inches, and its axes."""
+    from matplotlib.figure import Figure as NewPlot
+
+    figure = NewPlot(
+        figsize=(width, height), dpi=1.5 * DPI, facecolor="white", layout="constrained"
+    )
+    axes = figure.subplots()
+    plain(axes)
+    return figure, axes
+
+
+def removed_picture(noisy: Array, clean: Array) -> bytes:
+    """Return noisy, denoised and removed above their high-pass views."""
+    from matplotlib.figure import Figure as NewPlot
+
+    low, high = np.percentile(noisy, (0.5, 99.5))
+    removed = noisy - clean
+    reach = max(float(np.percentile(np.abs(removed - removed.mean()), 99.5)), 1e-9)
+    fine, fine_clean = (image - ndimage.gaussian_filter(image, HIGH_PASS) for image in (noisy, clean))
+    width = max(float(np.percentile(np.abs(fine_clean), 99.5)), 1e-9)
+    cells = (
+        ("noisy", noisy, low, high),
+        ("denoised", clean, low, high),
+        ("removed", removed - removed.mean(), -reach, reach),
+        ("noisy, fine detail", fine, -width, width),
+        ("denoised, fine detail", fine_clean, -width, width),
+        ("removed, smoothed", ndimage.gaussian_filter(removed - removed.mean(), 1.5), None, None),
+    )
+    ratio = noisy.shape[0] / noisy.shape[1]
+    figure = NewPlot(
+        figsize=(10.5, 7 * ratio + 0.7), dpi=1.2 * DPI, facecolor="white", layout="constrained"
+    )
+    for axes, (title, image, bottom, top) in zip(figure.subplots(2, 3).flat, cells, strict=True):
+        if bottom is None:
+            top = max(float(np.percentile(np.abs(image), 99.5)), 1e-9)
+            bottom = -top
+        axes.imshow(image, cmap="gray", vmin=bottom, vmax=top, interpolation="nearest")
+        axes.set_title(title, fontsize=10, color=INK)
+        axes.set_axis_off()
+    return png(figure)
+
+
+def period_axis(axes: Axes, quality: Quality) -> None:
+    """Label an axis of spatial frequency by periods."""
+    periods = (32, 16, 8, 4, 2)
+    axes.set_xscale("log")
+    axes.set_xlim(1 / 48, 0.5)
+    axes.set_xticks([1 / p for p in periods], [str(p) for p in periods])
+    axes.xaxis.set_minor_locator(no_ticks())
+    unit = f"; 1 px = {quality.voxel[0]:.3g} {quality.voxel[1]}" if quality.voxel else ""
+    axes.set_xlabel(f"Size of detail (period in pixels{unit})", fontsize=9, color=INK)
+
+
+def no_ticks() -> Any:
+    """Return a locator that places no tick."""
+    from matplotlib.ticker import NullLocator
+
+    return NullLocator()
+
+
+def smoothed(values: Array) -> Array:
+    """Return the mean over three rings, of those that are known."""
+    known = np.isfinite(values)
+    sums = ndimage.uniform_filter1d(np.where(known, values, 0.0), 3, mode="nearest")
+    shares = ndimage.uniform_filter1d(known.astype(float), 3, mode="nearest")
+    return np.where(known, np.divide(sums, shares, where=shares > 0, out=np.zeros_like(sums)), np.nan)
+
+
+def correlation_picture(quality: Quality) -> bytes:
+    """Return the Fourier ring correlation before and after."""
+    found = quality.detail
+    assert found is not None
+    figure, axes = new_plot(4.8, 3.3)
+    axes.axhline(ONE_SEVENTH, color=FAINT, linewidth=1, linestyle="--")
+    axes.plot(found.frequency, smoothed(found.before), color=FAINT, linewidth=1.8, label="noisy")
+    axes.plot(
+        found.frequency, smoothed(found.after), color=ACCENT, linewidth=1.8, label="denoised"
+    )
+    period_axis(axes, quality)
+    axes.set_ylim(-0.05, 1.03)
+    axes.set_ylabel("Correlation", fontsize=9, color=INK)
+    axes.legend(frameon=False, fontsize=9, labelcolor=INK)
+    return png(figure)
+
+
+def kept_picture(quality: Quality) -> bytes:
+    """Return the share of detail that was kept, by its size."""
+    found = quality.detail
+    assert found is not None
+    figure, axes = new_plot(4.8, 3.3)
+    axes.axhline(100, color=FAINT, linewidth=1, linestyle="--")
+    axes.plot(found.frequency, 100 * smoothed(found.kept), color=BLUE, linewidth=1.8)
+    period_axis(axes, quality)
+    axes.set_ylim(0, 125)
+    axes.set_ylabel("Contrast kept (%)", fontsize=9, color=INK)
+    return png(figure)
+
+
+def tiles_picture(quality: Quality) -> bytes:
+    """Return the map of removed noise."""
+    figure, axes = new_plot(4.8, 3.6)
+    # From 0, so that what is even looks even.
+    top = max(1.3 * float(np.nanmax(quality.tiles)), 1e-9)
+    image = axes.imshow(quality.tiles, cmap="viridis", vmin=0, vmax=top)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    bar = figure.colorbar(image, ax=axes, shrink=0.9)
+    bar.set_label("Grey levels removed (sd)", fontsize=9, color=INK)
+    bar.ax.tick_params(labelsize=8)
+    return png(figure)
+
+
+def shift_picture(quality: Quality) -> bytes:
+    """Return the change of grey values by grey level."""
+    shift = quality.shift
+    figure, axes = new_plot(4.8, 3.6)
+    axes.axhline(0, color=FAINT, linewidth=1)
+    axes.axhline(shift.mean, color=ACCENT, linewidth=1.2, linestyle="--")
+    axes.plot(shift.levels, shift.by_level, color=BLUE, marker="o", markersize=3.5, linewidth=1.4)
+    # Small changes should look small: at least 3 % of the grey range up and down.
+    reach = max(0.03 * shift.span, 1.2 * abs(shift.worst), 1.2 * abs(shift.mean))
+    axes.set_ylim(-reach, reach)
+    axes.set_xlabel("Grey level", fontsize=9, color=INK)
+    axes.set_ylabel("Denoised − noisy", fontsize=9, color=INK)
+    return png(figure)
+
+
+def slices_picture(quality: Quality) -> bytes:
+    """Return removed noise and change of brightness over z."""
+    from matplotlib.figure import Figure as NewPlot
+
+    slices = quality.slices
+    figure = NewPlot(figsize=(10, 3.8), dpi=1.2 * DPI, facecolor="white", layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    bad = np.isin(slices.index, slices.outliers)
+    dots = {"marker": "o", "markersize": 3} if slices.index.size < 80 else {}
+    upper.plot(slices.index, slices.removed, color=BLUE, linewidth=1.3, **dots)
+    upper.plot(slices.index[bad], slices.removed[bad], "o", color=ACCENT, markersize=7, mfc="none")
+    upper.set_ylim(0, max(1.25 * float(slices.removed.max()), 1e-9))
+    upper.set_ylabel("Removed (sd)", fontsize=9, color=INK)
+    lower.axhline(0, color=FAINT, linewidth=1)
+    lower.plot(slices.index, slices.change, color=BLUE, linewidth=1.3, **dots)
+    reach = max(0.02 * quality.shift.span, 1.2 * float(np.abs(slices.change).max()), 1e-9)
+    lower.set_ylim(-reach, reach)
+    lower.set_ylabel("Mean change", fontsize=9, color=INK)
+    lower.set_xlabel("Slice", fontsize=9, color=INK)
+    for axes in (upper, lower):
+        plain(axes)
+    return png(figure)
