@@ -135,8 +135,8 @@ class ImagePlusVolume(Volume):
         self._planes = shape
         self._stack = stack
         self._virtual = bool(stack.isVirtual())
-        self.is_sequence = _is_sequence(stack, file)
-        """Whether each slice is a file of its own."""
+        self.folder = _folder_beside(file)
+        """That the image's file, or folder of slices, lies in; None if it has none."""
 
     def _read_planes(self, out: Array, places: Sequence[tuple[int, int, int]]) -> None:
         def copy(start: int, stop: int) -> None:
@@ -193,14 +193,11 @@ class ImagePlusVolume(Volume):
         return f"ImagePlus {self.imp.getID()} of process {os.getpid()}"
 
 
-def _is_sequence(stack: Any, file: Any) -> bool:
-    count = int(stack.getSize())
-    if count < 2 or file is None:
-        return False
-    if stack.isVirtual():
-        return bool(stack.getFileName(1) != stack.getFileName(count))
-    label = str(stack.getSliceLabel(count) or "").partition("\n")[0]
-    return bool(label and file.directory) and Path(str(file.directory), label).is_file()
+def _folder_beside(file: Any) -> Path | None:
+    if file is None or not file.directory:
+        return None
+    folder = Path(str(file.directory))
+    return folder if file.fileName else folder.parent  # without a name it is a folder of slices
 
 
 def _path_of(file: Any) -> Path | None:

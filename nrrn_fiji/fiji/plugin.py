@@ -12,6 +12,7 @@ Sources: ``ij.plugin.PlugIn``, ``ij.Macro`` and ``ij.Menus`` of ImageJ 1.54p.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -78,8 +79,16 @@ class Plugin:
     def __init__(self, app: ImageJ, entries: Sequence[Entry]):
         self.app = app
         self.entries = {entry.key: entry for entry in entries}
-        self.error: BaseException | None = None
-        """What the last command failed with, or None."""
+        self._errors = threading.local()
+
+    @property
+    def error(self) -> BaseException | None:
+        """What the last command of this thread failed with, or None."""
+        return getattr(self._errors, "last", None)
+
+    @error.setter
+    def error(self, error: BaseException | None) -> None:
+        self._errors.last = error
 
     def handle(self, key: str, options: str | None) -> None:
         """Run a command for ImageJ; its Java thread waits.

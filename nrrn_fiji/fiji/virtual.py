@@ -39,11 +39,9 @@ def folder_for(like: ImagePlusVolume, size: int) -> Path:
     files.  A folder of slices is not written into: the next to open it would take the result for
     a slice.
     """
-    path = like.path
-    if path is not None and path.exists():
-        folder = path.parent if path.is_dir() or not like.is_sequence else path.parent.parent
-        if os.access(folder, os.W_OK | os.X_OK) and free_space(folder) > size:
-            return folder
+    folder = like.folder
+    if folder is not None and os.access(folder, os.W_OK | os.X_OK) and free_space(folder) > size:
+        return folder
     return Path(tempfile.gettempdir())
 
 

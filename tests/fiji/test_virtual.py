@@ -1,0 +1,286 @@
+"""Results that do not fit into Java: in a file, shown as a virtual stack, as good as any other."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+
+from nrrn_fiji.fiji import jvm
+from nrrn_fiji.progress import Cancelled, NoProgress
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="module")
+def java(app: jvm.ImageJ) -> Any:
+    """Look up a Java class by its name."""
+    import jpype
+
+    return jpype.JClass
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A model file that changes an image."""
+    import torch
+
+    from nrrn_fiji.models import save_model
+    from nrrn_fiji.network import NRRN
+
+    torch.manual_seed(3)
+    path = tmp_path_factory.mktemp("models") / "tiny.safetensors"
+    save_model(path, NRRN(units=1, maps=4), {})
+    return str(path)
+
+
+@pytest.fixture
+def full(app: jvm.ImageJ, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A Java without room for results, and the folder for temporary files."""
+    from nrrn_fiji.fiji import jobs
+
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(jobs, "fits_in_java", lambda size: False)
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    yield folder
+
+
+class Told(NoProgress):
+    """Keeps what it is told, and stops where it is asked to."""
+
+    def __init__(self, stop_at: float = 1e9):
+        self.texts: list[str] = []
+        self.stop_at, self.done = stop_at, 0.0
+
+    def update(self, done: float, total: float, text: str = "") -> None:
+        self.done = done
+
+    def message(self, text: str) -> None:
+        self.texts.append(text)
+
+    @property
+    def cancelled(self) -> bool:
+        return self.done >= self.stop_at
+
+
+def pixels(imp: Any) -> np.ndarray[Any, Any]:
+    from nrrn_fiji.fiji.images import volume_of
+
+    volume = volume_of(imp)
+    parts = [
+        volume.read(0, volume.shape.z, channel=c, time=t)
+        for t in range(volume.shape.t)
+        for c in range(volume.shape.c)
+    ]
+    return np.array(parts).reshape(volume.shape)
+
+
+def lines(imp: Any) -> list[str]:
+    return str(imp.getProperty("Info")).splitlines()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
+def test_pixels_and_all_that_the_source_carries(
+    full: Path, java: Any, model: str, tmp_path: Path, dtype: str
+) -> None:
+    import nrrn_fiji
+    from nrrn_fiji.fiji.jobs import denoise_image
+
+    random = np.random.default_rng(1)
+    stack = random.integers(0, 120, (4, 18, 25)).astype(dtype)
+    tifffile.imwrite(tmp_path / "cortex.tif", stack, photometric="minisblack")
+    imp = java("ij.IJ").openImage(str(tmp_path / "cortex.tif"))
+    java("ij.IJ").run(imp, "Fire", "")
+    imp.getCalibration().setUnit("nm")
+    imp.getCalibration().pixelDepth = 30.0
+    for n in range(4):
+        imp.getStack().setSliceLabel(f"slice {n}", n + 1)
+    imp.setProperty("Info", "Operator: nobody")
+    imp.setRoi(2, 3, 7, 5)
+    imp.setDisplayRange(20, 90)
+    told = Told()
+    made = denoise_image(imp, model, slices=range(1, 4), noise=True, progress=told).image
+
+    path = tmp_path / "cortex-denoised.tif"
+    assert f"cortex-denoised.tif: its pixels go into the file {path}" in told.texts[0]
+    expected = nrrn_fiji.denoise(stack, model)[1:4]
+    assert made.getStack().isVirtual()
+    assert np.array_equal(pixels(made)[0, 0], expected)
+    assert np.array_equal(tifffile.imread(path), expected)
+    assert sorted(file.name for file in tmp_path.glob("*.tif")) == [
+        "cortex-denoised.tif",
+        "cortex-noise.tif",
+        "cortex.tif",
+    ]
+    assert not list(tmp_path.glob(".*"))
+    assert made.getTitle() == "cortex-denoised.tif"
+    assert (made.getCalibration().getUnit(), made.getCalibration().pixelDepth) == ("nm", 30.0)
+    assert made.getCalibration().isSigned16Bit() == (dtype == "int16")
+    assert [made.getStack().getSliceLabel(n) for n in (1, 3)] == ["slice 1", "slice 3"]
+    assert lines(made)[:2] == ["Operator: nobody", f"Pixels in the file {path}"]
+    assert json.loads(lines(made)[-1].removeprefix("nrrn: "))["slices"] == [1, 4]
+    assert made.getRoi().equals(imp.getRoi())
+    for n in (2, 3):  # and while it is leafed through
+        made.setSlice(n)
+        assert (made.getDisplayRangeMin(), made.getDisplayRangeMax()) == (20, 90)
+        assert bytes(made.getLuts()[0].getBytes()) == bytes(imp.getLuts()[0].getBytes())
+    assert not made.changes
+    again = java("ij.IJ").openImage(str(path))  # the file stands by itself
+    assert again.getCalibration().getUnit() == "nm"
+    assert np.array_equal(pixels(again)[0, 0], expected)
+    assert lines(again)[-1].startswith("nrrn: ")
+
+
+def test_a_composite_hyperstack(full: Path, java: Any, model: str) -> None:
+    from nrrn_fiji.fiji import jobs
+    from nrrn_fiji.fiji.jobs import denoise_image
+
+    imp = java("ij.IJ").createImage("hyper", "8-bit composite-mode label", 20, 16, 2, 3, 2)
+    virtual = denoise_image(imp, model).image
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jobs, "fits_in_java", lambda size: True)
+        memory = denoise_image(imp, model).image
+    assert virtual.getStack().isVirtual()
+    assert not memory.getStack().isVirtual()
+    assert list(virtual.getDimensions()) == [20, 16, 2, 3, 2]
+    assert (virtual.isHyperStack(), virtual.isComposite()) == (True, True)
+    assert virtual.getMode() == imp.getMode()
+    assert np.array_equal(pixels(virtual), pixels(memory))
+    for ours, theirs in zip(virtual.getLuts(), memory.getLuts(), strict=True):
+        assert bytes(ours.getBytes()) == bytes(theirs.getBytes())
+        assert (ours.min, ours.max) == (theirs.min, theirs.max)
+    # No file of its own: the folder for temporary files.
+    assert [file.name for file in full.iterdir()] == ["hyper-denoised.tif"]
+
+
+def test_a_virtual_source_is_streamed_and_no_file_is_replaced(
+    full: Path, java: Any, model: str, tmp_path: Path
+) -> None:
+    import nrrn_fiji
+    from nrrn_fiji.fiji.jobs import denoise_image, noisy_image
+    from nrrn_fiji.settings import DenoiseSettings, NoiseSettings
+
+    stack = np.random.default_rng(1).integers(0, 256, (5, 18, 25)).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", stack, imagej=True, metadata={"axes": "ZYX"})
+    (tmp_path / "a-denoised.tif").write_text("mine")
+    imp = java("ij.plugin.FileInfoVirtualStack").openVirtual(str(tmp_path / "a.tif"))
+    made = denoise_image(imp, model, DenoiseSettings(slab=2)).image
+    expected = nrrn_fiji.denoise(stack, model)
+    assert np.array_equal(tifffile.imread(tmp_path / "a-denoised-1.tif"), expected)
+    assert (tmp_path / "a-denoised.tif").read_text() == "mine"
+    twice = denoise_image(made, model).image  # and the result is a source like any other
+    assert np.array_equal(pixels(twice)[0, 0], nrrn_fiji.denoise(expected, model))
+    assert (tmp_path / "a-denoised-denoised.tif").exists()
+    noisy = noisy_image(imp, NoiseSettings(gaussian=20))
+    assert noisy.getStack().isVirtual()
+    assert (tmp_path / "a-noisy.tif").exists()
+
+
+def test_slices_in_files_of_their_own_get_no_neighbour_that_is_none(
+    full: Path, java: Any, model: str, tmp_path: Path
+) -> None:
+    from nrrn_fiji.fiji.jobs import denoise_image
+
+    slices = tmp_path / "slices"
+    slices.mkdir()
+    for z in range(3):
+        tifffile.imwrite(slices / f"{z}.tif", np.full((12, 14), 40 + z, np.uint8))
+    for options in ("virtual", ""):
+        imp = java("ij.plugin.FolderOpener").open(str(slices), options)
+        path = Path(str(denoise_image(imp, model).image.getOriginalFileInfo().getFilePath()))
+        assert path.parent == tmp_path
+    assert len(list(slices.iterdir())) == 3
+
+
+def test_nothing_is_left_of_a_run_that_was_stopped(full: Path, java: Any, model: str) -> None:
+    from nrrn_fiji.fiji.jobs import denoise_image
+    from nrrn_fiji.settings import DenoiseSettings
+
+    imp = java("ij.IJ").createImage("ramp", "8-bit ramp", 30, 20, 6)
+    with pytest.raises(Cancelled):
+        denoise_image(imp, model, DenoiseSettings(slab=1), noise=True, progress=Told(stop_at=3))
+    assert list(full.iterdir()) == []
+
+
+def test_a_file_beyond_4_gib_is_shown_though_imagej_cannot_open_it(
+    full: Path, java: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nrrn_fiji import tiff_output
+    from nrrn_fiji.fiji import virtual
+    from nrrn_fiji.fiji.images import volume_of
+
+    for module in (tiff_output, virtual):  # so that a small file takes the form of a large one
+        monkeypatch.setattr(module, "CLASSIC_LIMIT", 1000)
+    imp = java("ij.IJ").createImage("ramp", "16-bit ramp", 40, 30, 4)
+    volume = volume_of(imp)
+    writer = virtual.VirtualWriter(
+        volume,
+        title="big",
+        dtype=volume.dtype,
+        slices=range(4),
+        same_values=True,
+        provenance={"a": 1},
+    )
+    block = np.random.default_rng(1).integers(0, 65536, (4, 30, 40)).astype(np.uint16)
+    writer.write(0, block[:3])
+    with pytest.raises(ValueError, match="1 of 4 planes of 'big' were never written"):
+        writer.finish()
+    writer.write(3, block[3:])
+    made = writer.finish()
+    assert [file.name for file in full.iterdir()] == ["big.ome.tif"]
+    with tifffile.TiffFile(full / "big.ome.tif") as file:
+        assert file.is_bigtiff
+    assert np.array_equal(pixels(made)[0, 0], block)
+
+
+SMALL_HEAP = """
+from pathlib import Path
+from nrrn_fiji.fiji import jvm
+app = jvm.start(imagej=True, memory=150)
+import jpype, tempfile
+from nrrn_fiji.fiji.app import run_macro
+tempfile.tempdir = FOLDER
+title = run_macro(app, '''
+newImage("big", "8-bit ramp", 1000, 1000, 70);
+run("Denoise Stack...", "model=[MODEL]");
+setSlice(70);
+return getTitle() + " " + nSlices + " " + getValue(500, 500);''')
+print("made:", title)
+imp = jpype.JClass("ij.WindowManager").getCurrentImage()
+print("virtual:", imp.getStack().isVirtual())
+keep = []
+try:
+    while True:
+        keep.append(jpype.JArray(jpype.JByte)(10_000_000))
+except jpype.JException as error:
+    print("full:", type(error).__name__)
+try:
+    run_macro(app, 'newImage("more", "8-bit ramp", 5000, 5000, 2);')
+except RuntimeError as error:
+    print("said:", error)
+keep.clear()
+print("alive:", run_macro(app, 'return getTitle();'))
+"""
+
+
+@pytest.mark.slow
+def test_a_java_with_little_memory(in_new_python: Run, model: str, tmp_path: Path) -> None:
+    source = SMALL_HEAP.replace("FOLDER", repr(str(tmp_path))).replace("MODEL", model)
+    done = in_new_python(source)
+    assert done.returncode == 0, done.stderr
+    said = done.stdout
+    assert f"70.0 MB left for big-denoised: its pixels go into the file {tmp_path}" in said
+    assert "made: big-denoised 70 " in said
+    assert "virtual: True" in said
+    assert "full: OutOfMemoryError" in said
+    assert "alive: big-denoised" in said
+    assert "Traceback" not in done.stderr
+    assert tifffile.memmap(tmp_path / "big-denoised.tif").shape == (70, 1000, 1000)
