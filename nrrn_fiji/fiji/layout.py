@@ -1,4 +1,4 @@
-"""Where windows of images go on the screen, and how large they are.
+"""Where windows of images go on the screen, how large they are, and where their sliders stand.
 
 This module must never change an image, and does nothing to one that has no window.
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import jpype
 
-__all__ = ["enlarge", "put_beside", "show_alike"]
+__all__ = ["enlarge", "move_sliders", "put_beside", "show_alike"]
 
 
 def put_beside(made: Any, imp: Any) -> None:
@@ -57,3 +57,14 @@ def show_alike(made: Any, imp: Any) -> None:
     canvas.setMagnification(magnification)
     made.getWindow().pack()
     made.getWindow().repaint()  # the line above the image too
+
+
+def move_sliders(imp: Any) -> None:
+    """Move the sliders of a new window to the slice that its image shows; ImageJ leaves them."""
+    window = imp.getWindow()
+    if not isinstance(window, jpype.JClass("ij.gui.StackWindow")):
+        return
+    if imp.isHyperStack():
+        window.setPosition(*imp.convertIndexToPosition(imp.getCurrentSlice()))
+    else:
+        window.updateSliceSelector()

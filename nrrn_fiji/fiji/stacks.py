@@ -16,6 +16,7 @@ from ..models import DEFAULT_MODEL, load_model
 from ..reports import readable_time
 from ..settings import DenoiseSettings
 from .images import volume_of
+from .layout import move_sliders
 from .plugin import Entry, Plugin, options_of, unused_title
 
 __all__ = ["add_noise_entry", "denoise_entry", "preview_entry"]
@@ -75,6 +76,7 @@ def show(result: Any) -> None:
     if result is not None:
         result.setTitle(unused_title(str(result.getTitle())))
         result.show()
+        move_sliders(result)
 
 
 def time_needed(imp: Any, values: dict[str, Any]) -> str:

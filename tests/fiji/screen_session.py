@@ -75,6 +75,8 @@ def denoise() -> dict[str, Any]:
     keep("denoise-dialog")
     user.close(asked)
     by_dialog = user.pixels("front-denoised")
+    result = user.image("front-denoised")
+    seen["slice"] = [int(result.getCurrentSlice()), user.slider(result)]
     keep("denoise-result")
     # The Recorder writes when the command has ended, a little after its window appears.
     seen["recorded"] = user.wait(

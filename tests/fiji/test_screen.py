@@ -82,6 +82,7 @@ def test_denoise(seen: dict[str, Any], pictures: Path) -> None:
     assert seen["recorded"].startswith('run("Denoise Stack...", "model=tiny ')
     assert "units=1" in seen["recorded"]
     assert "for 3 slices" in seen["time"]
+    assert seen["slice"] == [3, 3]  # that of the source, and there the slider stands
     assert seen["replayed"]
     assert seen["active"] == "front-denoised"
     assert seen["batch"] == "hidden-denoised 20"
@@ -124,6 +125,7 @@ def test_compare(seen: dict[str, Any]) -> None:
     assert seen["pair"] == ["front", "front-denoised"]
     assert seen["beside"]
     assert seen["slice"]
+    assert seen["slider"]
     assert seen["slice back"]
     assert seen["zoom"]
     assert seen["part"]
