@@ -42,7 +42,7 @@ LABELS = {
     "fine_tune": "Start from model",
     "overwrite": "Overwrite a model of that name",
     "scans": "Scans of one slice instead of adjacent slices",
-    "steps": "Steps, instead of minutes",
+    "steps": "Steps instead of minutes",
     "poisson": "Poisson peak to add to clean slices",
     "gaussian": "Gaussian sigma to add to clean slices",
 }
@@ -95,7 +95,8 @@ def time_needed(imp: Any, values: dict[str, Any]) -> str:
     resolved = with_defaults(settings, parent)
     check_name(values.get("name") or free_name(volume_of(imp).name), values.get("overwrite", False))
     seconds = seconds_per_step(resolved)
-    how = f"{resolved.objective} objective, {resolved.units} units x {resolved.maps} maps"
+    units = "1 unit" if resolved.units == 1 else f"{resolved.units} units"
+    how = f"{resolved.objective} objective, {units} x {resolved.maps} maps"
     if resolved.minutes is not None:
         steps = max(round(60 * resolved.minutes / seconds), 1)
         length = f"{readable_time(60 * resolved.minutes)}, about {two_digits(steps)} steps"
