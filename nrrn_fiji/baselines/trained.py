@@ -261,7 +261,9 @@ def train_contender(
     finally:
         Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
-    network.to(settings.device or "cpu").eval().requires_grad_(False)
+    # As trained: another order in memory rounds otherwise.
+    network.to(settings.device or "cpu").to(memory_format=torch.channels_last)
+    network.eval().requires_grad_(False)
     facts |= {
         "device": settings.device,
         "precision": settings.precision,
@@ -321,7 +323,7 @@ def train_and_keep(
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "macs": multiply_adds(network),
         "losses": training.thinned(history.losses),
-        "validation": history.validation,
+        "validation": [list(pair) for pair in history.validation],
     }
     write_whole(path, save(best, {FACTS: json.dumps({"digest": digest, "facts": facts})}))
     checkpoint.unlink()
