@@ -10,6 +10,7 @@ from typing import Any
 
 import jpype
 
+from ..reports import readable_time
 from .jvm import ImageJ
 
 __all__ = ["ImageJProgress"]
@@ -41,8 +42,8 @@ class ImageJProgress:
         remaining = ""
         if 0 < done < total:
             seconds = (now - self._started) * (total - done) / done
-            remaining = f", {seconds:.0f} s left"
-        status = f"{self._title}: {done:.0f}/{total:.0f}{remaining}{' ' if text else ''}{text}"
+            remaining = f", {readable_time(seconds)} left"
+        status = f"{self._title}: {done:.0f}/{total:.0f}{remaining}{', ' if text else ''}{text}"
         self._ij.showStatus(status)
         self._ij.showProgress(min(done / total, 1.0) if total else 1.0)
         if self._task is not None:

@@ -99,7 +99,7 @@ def time_needed(imp: Any, values: dict[str, Any]) -> str:
     how = f"{resolved.objective} objective, {units} x {resolved.maps} maps"
     if resolved.minutes is not None:
         steps = max(round(60 * resolved.minutes / seconds), 1)
-        length = f"{readable_time(60 * resolved.minutes)}, about {two_digits(steps)} steps"
+        length = f"{resolved.minutes:g} min, about {two_digits(steps)} steps"
     else:
         assert resolved.steps is not None
         length = f"About {readable_time(seconds * resolved.steps)} for {resolved.steps} steps"
@@ -274,18 +274,20 @@ def loss_plot(title: str, history: History) -> Any:
     plot = jpype.JClass("ij.gui.Plot")(title, "Step", "Loss")
     plot.setFrameSize(520, 300)
     numbers = jpype.JArray(jpype.JDouble)
-    curves = [("Loss", "#9db8d8", thinned(history.losses))]
+    curves = [("Loss", "#7d9fc9", "line", thinned(history.losses))]
     if history.validation:
-        curves.append(("Held-out error", "#c2571a", [list(pair) for pair in history.validation]))
-    for _, colour, pairs in curves:
+        pairs = [list(pair) for pair in history.validation]
+        # With circles the first one shows, too.
+        curves.append(("Held-out error", "#c2571a", "connected circle", pairs))
+    for _, colour, shape, pairs in curves:
         steps, values = zip(*pairs, strict=True)
         plot.setColor(colour)
         plot.setLineWidth(2)
-        plot.add("line", numbers([float(s) for s in steps]), numbers([float(v) for v in values]))
+        plot.add(shape, numbers([float(s) for s in steps]), numbers([float(v) for v in values]))
     plot.setAxisYLog(True)
     plot.setLimitsToFit(False)
     plot.setColor("black")
-    plot.addLegend("\n".join(label for label, _, _ in curves))
+    plot.addLegend("\n".join(label for label, *_ in curves))
     return plot
 
 

@@ -227,6 +227,18 @@ def test_esc_ends_a_training_early_and_keeps_the_best_model(
     assert [file.name for file in user_models.iterdir()] == ["mine.safetensors"]
 
 
+def test_scans_of_one_slice_are_trained_on_by_the_papers_objective(
+    app: jvm.ImageJ, user_models: Path
+) -> None:
+    from nrrn_fiji.models import load_model
+
+    options = "name=of-scans scans units=1 maps=2 steps=30 crop=16 batch=2"
+    run(app, f'{NOISY} run("Train on This Stack...", "{options}");')
+    card = load_model("of-scans").card["training"]
+    assert card["objective"] == "consensus"
+    assert card["settings"]["scans"] is True
+
+
 def test_a_training_that_is_not_possible(app: jvm.ImageJ, user_models: Path) -> None:
     for before, options, message in (
         ("", "steps=9", "No image is open"),
