@@ -11,6 +11,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import click
@@ -18,7 +19,7 @@ import click
 from nrrn_fiji import __version__
 
 from .commands import COMMANDS, GROUPS, Command, Kind, Option
-from .console import FAILED, INTERRUPTED, Console, is_closed_pipe, say
+from .console import FAILED, INTERRUPTED, Console, is_closed_pipe, output_as_events, say
 
 __all__ = ["main", "nrrn"]
 
@@ -196,6 +197,10 @@ def click_command(command: Command) -> TableCommand:
         except ValueError as error:
             raise click.UsageError(str(error), click.get_current_context()) from None
         console = Console(quiet=quiet, json_lines=json_lines, debug=debug)
+        with output_as_events() if json_lines else nullcontext():
+            return work(console, values, plan)
+
+    def work(console: Console, values: dict[str, Any], plan: bool) -> int:
         try:
             if is_job:
                 counts = "s" if values.get(command.clock) is not None else command.counts

@@ -13,6 +13,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections import deque
@@ -27,12 +28,21 @@ from .reports import Reportable, Table, as_json, readable_time
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
-__all__ = ["FAILED", "INTERRUPTED", "Console", "JobProgress", "sentence", "uses_colour"]
+__all__ = [
+    "FAILED",
+    "INTERRUPTED",
+    "Console",
+    "JobProgress",
+    "output_as_events",
+    "sentence",
+    "uses_colour",
+]
 
 FAILED, INTERRUPTED = 1, 130
 SECONDS_OF_RATE = 30.0
 SECONDS_BETWEEN_LINES = 15.0
 SECONDS_BETWEEN_EVENTS = 0.5
+SECONDS_FOR_LAST_LINES = 2.0
 STOPPING = "Stopping after the present piece of work; press Ctrl-C again to stop at once."
 # What people are meant to read; anything else is a fault of ours and says so.
 EXPECTED = (
@@ -45,6 +55,9 @@ EXPECTED = (
     ImportError,
     MemoryError,
 )
+
+
+writing = threading.Lock()
 
 
 def uses_colour(stream: TextIO) -> bool:
@@ -157,8 +170,51 @@ def say(text: str, *, mark: str = "", colour: str = "") -> None:
 
 
 def write_event(event: str, **values: Any) -> None:
-    """Write one line of JSON to standard output."""
-    print(json.dumps(as_json({"event": event, **values}), allow_nan=False, default=str), flush=True)
+    """Write one line of JSON to standard output, whole even if threads write at the same time."""
+    line = json.dumps(as_json({"event": event, **values}), allow_nan=False, default=str)
+    with writing:
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+
+
+@contextmanager
+def output_as_events() -> Iterator[None]:
+    """Turn whatever others write to standard output (Java, a macro's print) into lines of JSON.
+
+    They write to the process's own output, past ``sys.stdout``: so that goes into a pipe, from
+    which a thread makes events of the kind "log", and ours go past the pipe.
+    """
+    sys.stdout.flush()
+    whole, before = os.dup(1), sys.stdout
+    from_others, to_us = os.pipe()
+    try:
+        direct = before.fileno() == 1
+    except (OSError, ValueError):  # a stand-in, such as a test's
+        direct = False
+    if direct:
+        sys.stdout = os.fdopen(os.dup(whole), "w", encoding=before.encoding, errors="replace")
+    os.dup2(to_us, 1)
+    os.close(to_us)
+
+    def forward() -> None:
+        with open(from_others, encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                if line.strip():
+                    write_event("log", text=line.rstrip("\r\n"))
+
+    reader = threading.Thread(target=forward, name="nrrn output", daemon=True)
+    reader.start()
+    try:
+        yield
+    finally:
+        os.dup2(whole, 1)  # closes the pipe, unless a child process still writes into it
+        reader.join(SECONDS_FOR_LAST_LINES)
+        if direct:
+            try:
+                sys.stdout.close()
+            finally:
+                sys.stdout = before
+        os.close(whole)
 
 
 def show_table(table: Table) -> None:

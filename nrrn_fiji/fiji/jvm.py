@@ -21,12 +21,14 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import appdirs
+from filelock import FileLock, Timeout
 
 __all__ = [
     "FIJI_VARIABLES",
@@ -51,6 +53,7 @@ __all__ = [
 
 FIJI_VARIABLES = ("NRRN_FIJI", "FIJI_HOME")
 SECONDS_FOR_JAVA_TO_END = 5.0
+SECONDS_FOR_A_FETCH = 600.0
 OLDEST_JAVA = 11  # JPype 1.6 and scyjava 1.12 dropped Java 8.
 
 # The original ImageJ and what its patched headless mode needs.  parsington is pinned because the
@@ -346,15 +349,14 @@ def fetch_imagej() -> list[Path]:
     endpoint = "+".join(ENDPOINTS)
     names = [f"{artifact}-{version}.jar" for _, artifact, version in map(_coordinate, ENDPOINTS)]
     try:
-        for update in (False, True):  # a cache that an interrupted fetch left is fetched again
-            environment = jgo.build(endpoint, update=update)
-            jars = sorted(
-                jar
-                for folder in (environment.jars_dir, environment.modules_dir)
-                for jar in folder.glob("*.jar")
-            )
-            if {jar.name for jar in jars} >= set(names) and all(jar.stat().st_size for jar in jars):
-                return jars
+        with _alone_with_the_cache():
+            for update in (False, True):  # a cache that an interrupted fetch left is fetched again
+                environment = jgo.build(endpoint, update=update)
+                folders = (environment.jars_dir, environment.modules_dir)
+                jars = sorted(jar for folder in folders for jar in folder.glob("*.jar"))
+                there = {jar.name for jar in jars} >= set(names)
+                if there and all(jar.stat().st_size for jar in jars):
+                    return jars
     except Exception as error:  # jgo and requests raise many kinds; the cause is kept
         raise ConnectionError(
             f"ImageJ 1.54p could not be fetched from Maven Central ({error}). Connect this "
@@ -365,6 +367,25 @@ def fetch_imagej() -> list[Path]:
         f"Maven Central gave no complete ImageJ 1.54p (wanted {', '.join(names)}). Try again, or "
         "name the folder of a Fiji (--fiji DIR), which needs no network."
     )
+
+
+@contextmanager
+def _alone_with_the_cache() -> Iterator[None]:
+    """Let one process at a time fill the cache: filling it takes out what others start with."""
+    folder = Path(appdirs.user_cache_dir("nrrn-fiji", appauthor=False))
+    lock = FileLock(folder / "imagej.lock", timeout=SECONDS_FOR_A_FETCH)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise
+    except OSError:  # a home that cannot be written to: then nobody fills the cache either
+        yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def cached_imagej() -> bool:
@@ -608,6 +629,9 @@ def _wrap_fiji(fiji: Path, headless: bool, java: Java) -> ImageJ:
     import imagej
     import jpype
 
+    from .startup import leave_out_known_errors
+
+    leave_out_known_errors()
     try:
         gateway = imagej.init(mode="headless" if headless else "interactive")
     except jpype.JException as error:
