@@ -46,6 +46,13 @@ __all__ = ["RegisterReport", "Scans", "register_files"]
 SAMPLED = 8
 """Slices from which the one transform of a whole stack is found."""
 
+COLUMNS = (
+    *("slice", "scan", "name", "shift_y_px", "shift_x_px", "correlation", "left_out"),
+    *("m00", "m01", "m02", "m10", "m11", "m12"),
+)
+"""Of the table of shifts; the last are the rows of the transform, see
+:attr:`nrrn_fiji.registration.Placement.transforms`."""
+
 PLACING = 0.8
 """Share of the progress that finding the places takes."""
 
@@ -453,10 +460,7 @@ class Job:
         """Return a row per slice and scan."""
         text = io.StringIO()
         table = csv.writer(text, lineterminator="\n")
-        table.writerow(
-            "slice scan name shift_y_px shift_x_px correlation left_out".split()
-            + "m00 m01 m02 m10 m11 m12".split()
-        )
+        table.writerow(COLUMNS)
         for z in range(self.scans.depth):
             p = self.placement(z)
             for i, name in enumerate(self.scans.names):

@@ -39,7 +39,7 @@ __all__ = [
 
 TRANSFORMS = ("affine", "rigid", "translation")
 
-SMOOTHING = 2.0
+SMOOTHING = 1.5
 """Standard deviation in pixels of the smoothing before the search.  With Gaussian noise of sigma
 25 the error of a single pair is about half of what it is without."""
 
