@@ -11,19 +11,45 @@ values, SSIM with a uniform window of 127 pixels, interquartile range (IQR) alon
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import iqr
 from skimage.measure import profile_line
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-__all__ = ["PAPER_WINDOW", "SSIM_WINDOW", "line_iqr", "psnr", "ssim"]
+__all__ = ["PAPER_WINDOW", "SSIM_WINDOW", "Spread", "line_iqr", "line_profile", "psnr", "ssim"]
 
 SSIM_WINDOW = 7
 """Edge of the usual uniform SSIM window, in pixels."""
 
 PAPER_WINDOW = 127
 """Edge of the paper's SSIM window; so large a window looks at contrast more than at detail."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """How grey values of a flat line or area are spread: there, the spread is the noise."""
+
+    values: NDArray[np.float64]
+    """At least two finite grey values."""
+
+    @property
+    def box(self) -> tuple[float, float, float, float, float]:
+        """Minimum, lower quartile, median, upper quartile and maximum."""
+        low, first, middle, third, high = np.percentile(self.values, (0, 25, 50, 75, 100))
+        return float(low), float(first), float(middle), float(third), float(high)
+
+    @property
+    def iqr(self) -> float:
+        """Upper minus lower quartile."""
+        return self.box[3] - self.box[1]
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation, of a sample."""
+        return float(self.values.std(ddof=1))
 
 
 def psnr(clean: ArrayLike, estimate: ArrayLike) -> float:
@@ -120,6 +146,16 @@ def line_iqr(image: ArrayLike, start: tuple[float, float], stop: tuple[float, fl
     ValueError
         If ``image`` is no slice or an end lies outside.
     """
+    return float(iqr(line_profile(image, start, stop)))
+
+
+def line_profile(
+    image: ArrayLike, start: tuple[float, float], stop: tuple[float, float]
+) -> NDArray[np.float64]:
+    """Return the grey values along a straight line, one per pixel of its length.
+
+    Parameters and errors are those of :func:`line_iqr`.
+    """
     slice_ = np.asarray(image, dtype=np.float64)
     if slice_.ndim != 2:
         raise ValueError(
@@ -132,7 +168,7 @@ def line_iqr(image: ArrayLike, start: tuple[float, float], stop: tuple[float, fl
                 f"{name} is {point}, but the line must lie inside the slice of "
                 f"{slice_.shape[0]} × {slice_.shape[1]} pixels: give its ends as (y, x)."
             )
-    return float(iqr(profile_line(slice_, start, stop, order=1, mode="nearest")))
+    return np.asarray(profile_line(slice_, start, stop, order=1, mode="nearest"))
 
 
 def comparable(

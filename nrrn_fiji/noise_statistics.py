@@ -15,6 +15,7 @@ Transactions on Image Processing 17, 2008; the line: Theil and Sen's median of s
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -356,7 +357,7 @@ def fit_noise(stack: NDArray[Any] | Source) -> NoiseFit:
     # As many classes as have enough patches to choose from.
     edges = np.linspace(*np.quantile(means, (0.005, 0.995)), BINS + 1)
     parts = []
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges):
         inside = patches.usable[(means >= low) & (means <= high)]
         if inside.size >= 16:
             parts.append(patches.flattest(inside, max(4, round(0.04 * inside.size)), 40))

@@ -53,6 +53,8 @@ LAYERS = (
         "register_job",
         "quality",
         "quality_page",
+        "quality_plots",
+        "verdicts",
         "measure_job",
         "study",
         "__init__",

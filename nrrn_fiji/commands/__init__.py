@@ -9,7 +9,7 @@ kind here.  This package must know nothing of any edge.
 
 from __future__ import annotations
 
-from . import fiji, models, scans, stacks, studies
+from . import fiji, measures, models, scans, stacks, studies
 from .declare import Command, Kind, Option
 
 __all__ = ["COMMANDS", "GROUPS", "Command", "Kind", "Option", "find_command"]
@@ -23,6 +23,7 @@ GROUPS = {
 COMMANDS: tuple[Command, ...] = (
     *stacks.COMMANDS,
     *scans.COMMANDS,
+    *measures.COMMANDS,
     *models.COMMANDS,
     *studies.COMMANDS,
     *fiji.COMMANDS,

@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..commands import Kind, Option
-from ..intensity import invalid_mask
-from ..noise import estimate_sigma
+from ..metrics import Spread
+from ..noise_statistics import noise_level
 from .dialogs import OpenImage
 from .images import java_array, pixels_to_java, volume_of
 from .layout import put_beside
@@ -35,20 +35,16 @@ ALL, TABLE = "all", "table"
 COLOURS = ("#1f5fa8", "#c2571a")
 FILLS = ("#b9cfe9", "#f2c9ae")
 BOX_WIDTH = 60  # pixels on the screen
-SMALLEST_FOR_LEVEL = 8
-"""Edge of the smallest part whose noise level is estimated, in pixels."""
 
 
-@dataclass(frozen=True)
-class Measured:
+@dataclass(frozen=True, kw_only=True)
+class Measured(Spread):
     """What a selection of one slice shows, in grey values."""
 
     title: str
     place: str
     """Which slice, channel and time point, counted from 1."""
     selection: str
-    values: NDArray[np.float64]
-    """The finite grey values in the selection."""
     level: float
     """Estimated standard deviation of the noise of the area, or, for a line or no selection, of
     the whole slice; NaN where that is too small to tell."""
@@ -56,22 +52,6 @@ class Measured:
     """Along a line: where each of ``profile`` is, in calibrated units."""
     profile: NDArray[np.float64] | None = None
     unit: str = ""
-
-    @property
-    def box(self) -> tuple[float, float, float, float, float]:
-        """Minimum, lower quartile, median, upper quartile and maximum."""
-        low, first, middle, third, high = np.percentile(self.values, (0, 25, 50, 75, 100))
-        return float(low), float(first), float(middle), float(third), float(high)
-
-    @property
-    def iqr(self) -> float:
-        """Upper minus lower quartile."""
-        return self.box[3] - self.box[1]
-
-    @property
-    def deviation(self) -> float:
-        """Standard deviation, of a sample."""
-        return float(self.values.std(ddof=1))
 
 
 def measured(imp: Any, roi: Any) -> Measured:
@@ -120,28 +100,15 @@ def measured(imp: Any, roi: Any) -> Measured:
             "are needed: draw a longer line or a larger area inside the image."
         )
     return Measured(
-        volume.name,
-        ", ".join(places) or "slice 1",
-        kind,
-        finite,
-        level_of(part),
-        distance,
-        profile,
-        unit,
+        values=finite,
+        title=volume.name,
+        place=", ".join(places) or "slice 1",
+        selection=kind,
+        level=noise_level(part),
+        distance=distance,
+        profile=profile,
+        unit=unit,
     )
-
-
-def level_of(part: NDArray[Any]) -> float:
-    """Return the estimated noise of a part of a slice; NaN where it is too small to tell."""
-    invalid = invalid_mask(part)
-    if invalid is not None:
-        part = np.where(invalid, np.nan, part.astype(np.float64))
-    if min(part.shape) < SMALLEST_FOR_LEVEL or not np.isfinite(part).any():
-        return float("nan")
-    try:
-        return estimate_sigma(part)
-    except ValueError:  # no 3 × 3 pixels in a row are valid
-        return float("nan")
 
 
 def part_inside(plane: NDArray[Any], roi: Any) -> tuple[NDArray[Any], NDArray[np.bool_]]:
