@@ -50,7 +50,7 @@ SECONDS_TO_DRAW = 1.5
 SECONDS_TO_SETTLE = 8.0
 """A new Fiji greets its user with windows of its own; they are closed."""
 STEPS = 1000
-SMALL = {"Units": "2", "Maps": "16"}
+SMALL = {"Units": "1", "Maps": "16"}
 """A network that shows within minutes how a training goes."""
 
 

@@ -264,20 +264,21 @@ def measure() -> dict[str, Any]:
 
 def add_noise() -> dict[str, Any]:
     """Add Noise…: begins with a level that does something."""
-    IJ.createImage("flat", "8-bit black", 64, 64, 3).show()
-    fiji.run_macro(app, 'run("Add...", "value=128 stack");')
+    IJ.createImage("ramp", "8-bit ramp", 64, 64, 3).show()
     user.choose("Add Noise...")
     asked = user.dialog("Add Noise")
     keep("add-noise")
     user.close(asked)
-    return {"deviation": float(user.pixels("flat-noisy").std())}
+    added = user.pixels("ramp-noisy") - user.pixels("ramp").astype(float)
+    return {"deviation": float(added[..., 22:42].std())}  # where nothing is clipped
 
 
 def models() -> dict[str, Any]:
     """Models…: the list and one card."""
     user.choose("Models...")
+    asked = user.dialog("Models")
     keep("models-dialog")
-    user.close(user.dialog("Models"))
+    user.close(asked)
     listed = user.window("NRRN Models")
     keep("models")
     seen = {"list": str(listed.getTextPanel().getText())}
