@@ -46,7 +46,8 @@ def screen_as_text() -> str:
     texts = []
     for window in windows():
         title = getattr(window, "getTitle", window.getName)()
-        words = [said(part) for part in parts(window)] if is_dialog(window) else []
+        speaks = isinstance(window, java("java.awt.Dialog"))
+        words = [said(part) for part in parts(window)] if speaks else []
         texts.append(f"{title!s} {[word for word in words if word.strip()] or ''}".strip())
     return "; ".join(texts)
 
