@@ -210,10 +210,9 @@ def output_as_events() -> Iterator[None]:
         os.dup2(whole, 1)  # closes the pipe, unless a child process still writes into it
         reader.join(SECONDS_FOR_LAST_LINES)
         if direct:
-            try:
+            with suppress(OSError):  # every event was flushed, so who wrote it was told already
                 sys.stdout.close()
-            finally:
-                sys.stdout = before
+            sys.stdout = before
         os.close(whole)
 
 
