@@ -295,12 +295,15 @@ def train(
         return over() >= next_part
 
     def save() -> None:
-        nonlocal saved
-        saved = time.monotonic()
-        history.seconds = time.monotonic() - clock
+        nonlocal saved, clock
+        begun = time.monotonic()
+        history.seconds = begun - clock
         save_checkpoint(
             checkpoint, network, average, optimiser, settings, data, history, best_state
         )
+        saved = time.monotonic()
+        # Writing is no training: a network with many weights must not get fewer steps for it.
+        clock += saved - begun
 
     def validate() -> None:
         nonlocal best_state, next_part

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import time
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -132,6 +133,25 @@ def test_training_lowers_the_held_out_error(
     # nothing can fall; an untouched masked pixel has its neighbour's noise and structure on top.
     assert history.validation[-1][1] < 0.8 * history.validation[0][1]
     assert history.validation[-1][1] > 0.009
+
+
+def test_writing_checkpoints_takes_nothing_off_the_training_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = training.save_checkpoint
+    written = 0
+
+    def slow(*arguments: object) -> None:
+        nonlocal written
+        written += 1
+        time.sleep(0.2)
+        honest(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(training, "save_checkpoint", slow)
+    start = time.monotonic()
+    history, _, _ = run(tmp_path, replace(SMALL, steps=None, minutes=0.01))
+    assert written >= 2
+    assert 0.6 <= history.seconds <= time.monotonic() - start - 0.2 * written
 
 
 def test_divergence_stops_with_a_sentence(tmp_path: Path) -> None:
