@@ -104,7 +104,12 @@ def legend_below(figure: Figure, axes: Sequence[Axes], across: int) -> None:
 
 
 def curves(
-    panels: Sequence[Panel], path: str | Path, *, across: int = 2, height: float = 2.4
+    panels: Sequence[Panel],
+    path: str | Path,
+    *,
+    across: int = 2,
+    height: float = 2.4,
+    share_y: bool = False,
 ) -> None:
     """Save panels with lines or points and one legend.
 
@@ -118,6 +123,8 @@ def curves(
         Panels side by side.
     height
         Of a row of panels, in inches.
+    share_y
+        Whether all panels have the same range.
     """
     across = min(across, len(panels))
     down = -(-len(panels) // across)
@@ -158,6 +165,10 @@ def curves(
         if panel.x_ticks:
             place.set_xticks(*zip(*panel.x_ticks, strict=True))
             place.minorticks_off()
+    if share_y:
+        ranges = [place.get_ylim() for place in axes[: len(panels)]]
+        for place in axes:
+            place.set_ylim(min(low for low, _ in ranges), max(high for _, high in ranges))
     legend_below(figure, axes[: len(panels)], keys)
     save(figure, path)
 
@@ -180,7 +191,7 @@ def histograms(
     axis, counted
         What the values are, and what is counted.
     """
-    figure, axes = blank(PAGE, 2.9, 1, len(panels))
+    figure, axes = blank(PAGE if len(panels) > 1 else COLUMN, 3.1, 1, len(panels))
     for place, (title, methods) in zip(axes, panels, strict=True):
         values = np.concatenate([v for _, v, _ in methods])
         low, high = np.percentile(values, (0.2, 100))
@@ -260,9 +271,9 @@ def scatters(
     colour
         Of the points.
     """
-    across = min(len(panels), 3)
+    across = len(panels) if len(panels) <= 4 else 3
     down = -(-len(panels) // across)
-    figure, axes = blank(PAGE, 2.35 * down, down, across)
+    figure, axes = blank(PAGE, (0.55 + PAGE / across * 0.72) * down, down, across)
     for spare in axes[len(panels) :]:
         spare.set_visible(False)
     both = np.concatenate([values for _, x, y, _, _ in panels for values in (x, y)])

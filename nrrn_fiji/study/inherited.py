@@ -46,10 +46,11 @@ that the noise has no mean."""
 
 LINES = 12
 CROP = 48
-HELD_OUT = 3
-"""Keeps the random numbers of validation apart from those of training."""
-
 SEEN, UNSEEN = 1, 2
+"""Keep the random numbers of training and of validation apart."""
+
+Cut = tuple[NDArray[np.generic], tuple[float, float]]
+"""What crops are cut from: an array (Z, Y, X) and the grey values that map to 0 and 1."""
 
 
 @dataclass(frozen=True)
@@ -102,25 +103,36 @@ class ScanSampler(TripletSampler):
 
     def batch(self, step: int) -> Batch:
         """Return the samples of a step, the same for the same step and seed."""
-        rng = np.random.default_rng([self.settings.seed, SEEN, step])
         boxes = [(box.array, box.intensity) for box in self.training]
-        samples = [self._scans(rng, boxes, self.settings.crop) for _ in range(self.settings.batch)]
-        return join(samples)
+        place = [self.settings.seed, SEEN, step]
+        return self._batch_of(place, boxes, self.settings.batch, self.settings.crop)
 
     def validation(self, count: int, crop: int) -> list[Batch]:
         """Return held-out samples with targets of the same kind; for the consensus loss, which has
         none, a further scan."""
-        rng = np.random.default_rng([self.settings.seed, UNSEEN])
         boxes = [(box.array, box.intensity) for box in self.held_out]
         edge = min(crop, *(min(array.shape[1:]) for array, _ in boxes))
-        return [join([self._scans(rng, boxes, edge)]) for _ in range(count)]
+        return [
+            self._batch_of([self.settings.seed, UNSEEN, number], boxes, 1, edge)
+            for number in range(count)
+        ]
+
+    def _batch_of(self, place: Sequence[int], boxes: Sequence[Cut], count: int, crop: int) -> Batch:
+        """Return samples; each has a generator of its own, so that crops and the inputs' noise do
+        not depend on how many scans the target takes."""
+        samples = [
+            self._scans(np.random.default_rng([*place, number]), boxes, crop)
+            for number in range(count)
+        ]
+        return Batch(*(np.stack(part)[:, None] for part in zip(*samples, strict=True)))
 
     def _scans(
         self,
         rng: np.random.Generator,
-        boxes: Sequence[tuple[NDArray[np.generic], tuple[float, float]]],
+        boxes: Sequence[Cut],
         crop: int,
     ) -> tuple[Image, ...]:
+        """Return previous, centre, following, target and weight."""
         array, (low, high) = boxes[int(rng.integers(len(boxes)))]
         depth, height, width = array.shape
         z = int(rng.integers(depth))
@@ -142,11 +154,6 @@ class ScanSampler(TripletSampler):
         elif self.target.scans:
             target = scans[3 : 3 + self.target.scans].mean(0)
         return scans[0], scans[1], scans[2], target, np.ones((1, 1), np.float32)
-
-
-def join(samples: Sequence[tuple[Image, ...]]) -> Batch:
-    """Return samples as one batch."""
-    return Batch(*(np.stack(part)[:, None] for part in zip(*samples, strict=True)))
 
 
 def trained(study: Study, target: Target) -> Model:

@@ -80,7 +80,7 @@ def inputs(study: Study) -> Part:
                     ),
                 ),
                 "Pixel along the line",
-                "Grey value",
+                "Grey value (of 255)",
             )
         )
     curves(panels, out / "inputs-profiles.png")

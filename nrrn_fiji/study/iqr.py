@@ -122,7 +122,7 @@ def iqr(study: Study) -> Part:
     box_plot(
         boxes,
         out / "iqr-boxes.png",
-        axis="Grey value − mean of its line (of 255)",
+        axis="Grey value − mean (of 255)",
         title=f"Flat areas, {TABLE1_LEVEL.label}",
     )
     picture_profile(candidates, profile, estimates, out / "iqr-profile.png")
@@ -184,7 +184,7 @@ def picture_profile(
                     Curve("", place, own, colour_of(candidate.method)),
                 ),
                 "Pixel along the line",
-                "Grey value",
+                "Grey value (of 255)",
             )
         )
-    curves(panels, path, across=3, height=1.9)
+    curves(panels, path, across=3, height=1.9, share_y=True)

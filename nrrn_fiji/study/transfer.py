@@ -30,8 +30,8 @@ from .parts import Figure, Part, plus_minus
 
 __all__ = ["SMALL", "small_volume", "trained_once", "transfer"]
 
-LEVELS = (Level("poisson", 1), Level("gaussian", 10))
-"""The paper's strongest and weakest noise."""
+LEVELS = {Level("poisson", 1): "17.9 dB", Level("gaussian", 10): "28.5 dB"}
+"""The paper's strongest and weakest noise, and what its network of one unit reached."""
 
 SMALL = (16, 128, 128)
 """Slices, rows and columns of the small volume, at most."""
@@ -147,10 +147,10 @@ def transfer(study: Study) -> Part:
     findings = [
         f"{level.label}: on the small volume alone the fresh network of {pretrained.units} units "
         f"reaches {by_key[level, 'fresh'].mean('psnr'):.2f} dB and one of a single unit "
-        f"{by_key[level, 'single'].mean('psnr'):.2f} dB (the paper's single unit: {paper} dB); "
+        f"{by_key[level, 'single'].mean('psnr'):.2f} dB (the paper's: {paper}); "
         f"fine-tuning reaches {by_key[level, 'tuned'].mean('psnr'):.2f} dB, where the pretrained "
         f"model was at {by_key[level, 'pretrained'].mean('psnr'):.2f} dB."
-        for level, paper in zip(LEVELS, ("17.9", "28.5"), strict=True)
+        for level, paper in LEVELS.items()
     ]
     shape = " × ".join(map(str, small.array.shape))
     return Part(
