@@ -3,8 +3,8 @@
 import csv
 import json
 import math
-import time
 import re
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
