@@ -184,7 +184,14 @@ def test_tiles_and_padding_do_not_show(kind):
 # Training ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", CONTENDERS)
+QUICK = ("unet-mean", "denoisenet-three", "nrrn")
+"""One of each; the others differ by what they are given, and by the objective."""
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(k, marks=() if k in QUICK else pytest.mark.slow) for k in CONTENDERS],
+)
 def test_every_contender_learns_to_denoise(kind, tmp_path):
     if kind.startswith("unet"):  # It must first learn to let the image through.
         settings = replace(SMALL, steps=240, crop=16)
