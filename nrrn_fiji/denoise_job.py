@@ -33,6 +33,7 @@ from .models import DEFAULT_MODEL, Model, load_model
 from .outputs import BlockKey, PartialOutput, check_distinct, check_parent
 from .progress import Cancelled, NoProgress, Progress
 from .settings import DenoiseSettings
+from .stack_checks import warn
 from .tiles import slabs
 from .volumes import (
     StackSource,
@@ -387,6 +388,8 @@ class DenoiseJob:
                     f"Going on with an interrupted run: {resumed} of {self.total} slices are "
                     "finished already."
                 )
+            elif not part.complete and self.settings.images > 1:
+                warn(StackSource(self.volume), progress, scans=self.settings.scans)
             if not part.complete:
                 with part.no_space_said(), ExitStack() as files:
                     writers = {

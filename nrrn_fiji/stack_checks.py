@@ -16,8 +16,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from skimage.feature import hessian_matrix, hessian_matrix_eigvals
-from skimage.registration import phase_cross_correlation
 
 from .intensity import Source, fill_invalid, invalid_mask
 from .progress import Cancelled, NoProgress, Progress
@@ -32,6 +30,7 @@ __all__ = [
     "findings_table",
     "quick_check",
     "shift_between",
+    "warn",
 ]
 
 Array = NDArray[Any]
@@ -39,14 +38,15 @@ Array = NDArray[Any]
 SMOOTHING = 2.0
 """Pixels: standard deviation of the smoothing before slices are compared."""
 
-WINDOW = 512
+WINDOW = 384
 """Edge in pixels of the part in the middle of a slice that a full check compares."""
 
 QUICK_WINDOW, QUICK_RUN, QUICK_RUNS, SLICES_PER_RUN = 256, 4, 8, 16
 """A quick check compares smaller parts, in runs of slices: one run per so many slices."""
 
 RELIABLE = 0.15
-"""Smallest correlation at which a shift between neighbours means something."""
+"""Smallest correlation at which a shift between neighbours means something; in small pictures
+:func:`reliable` asks for more."""
 
 DRIFT, DRIFT_SHARE, JUMP = 1.5, 0.2, 4.0
 """Pixels by which neighbours that are registered do not differ, and the share of the pairs from
@@ -126,23 +126,28 @@ class Neighbours(NamedTuple):
     second: float
     """The same with the slice after the next; NaN where there is none."""
     shift: Shift
+    reliable: float
+    """Correlation from which the shift means something."""
 
 
 def band_pass(image: Array, smoothing: float = SMOOTHING) -> NDArray[np.float32]:
-    """Return a picture without noise and shading: a difference of Gaussians.
+    """Return a picture without noise and shading: what a narrow blur leaves but a wide one takes.
 
     Parameters
     ----------
     image
         (Y, X), finite.
     smoothing
-        Standard deviation of the narrow one in pixels; that of the wide one is a tenth of the
-        shorter side, at least 4 times as much.
+        Standard deviation of the narrow one, a Gaussian, in pixels.  The wide one, two boxes, has
+        a tenth of the shorter side, at least 4 times as much.
     """
     values = image.astype(np.float32)
     wide = max(4 * smoothing, min(image.shape) / 10)
     result: NDArray[np.float32] = ndimage.gaussian_filter(values, smoothing, mode="nearest")
-    result -= ndimage.gaussian_filter(values, wide, mode="nearest", truncate=3.0)
+    # Two boxes of width w have the variance w²/6, and take the same time whatever their width.
+    box = 2 * round(6**0.5 * wide / 2) + 1
+    shading = ndimage.uniform_filter(values, box, mode="nearest")
+    result -= ndimage.uniform_filter(shading, box, mode="nearest")
     return result
 
 
@@ -165,6 +170,8 @@ def shift_between(one: Array, other: Array) -> Shift:
     Cross-correlation through Fourier transforms (``skimage.registration``), not divided by the
     amplitudes: that would give the frequencies that hold nothing but noise the same weight.
     """
+    from skimage.registration import phase_cross_correlation
+
     window = np.outer(np.hanning(one.shape[0]), np.hanning(one.shape[1]))
     if not (one.any() and other.any()):
         return Shift(0.0, 0.0, 0.0)
@@ -235,6 +242,32 @@ def check(source: Source, *, progress: Progress | None = None) -> list[Finding]:
     ]
     progress.update(depth, depth)
     return findings
+
+
+def warn(source: Source, progress: Progress, *, scans: bool = False, name: str = "") -> None:
+    """Tell the user in a line each what a quick check found; never stops anything.
+
+    Parameters
+    ----------
+    source
+        The stack that is about to be denoised or learnt from.
+    progress
+        Is told.
+    scans
+        The slices are repeated scans of one slice.
+    name
+        Of the stack, where there are several.
+    """
+    before = f"{name}: " if name else ""
+    for finding in quick_check(source):
+        if not scans:
+            progress.message(before + finding.sentence)
+        elif finding.kind == "drift":
+            progress.message(
+                f"{before}The scans are shifted against each other by up to {finding.number:.1f} "
+                "px: align them first with nrrn register --keep, because scans that do not lie on each other "
+                "blur the result."
+            )
 
 
 def quick_check(source: Source) -> list[Finding]:
@@ -412,10 +445,20 @@ def compared(
                         correlation_of(last_smooth, smooth),
                         float("nan"),
                         shift_between(last_smooth, smooth),
+                        reliable(smooth.size),
                     )
                 )
             before = [*before[-1:], (z, filled, smooth)]
     return pairs
+
+
+def reliable(pixels: int) -> float:
+    """Return the correlation that smoothed noise of so many pixels does not reach by a shift.
+
+    Smoothing leaves one independent value in 4π variances of the Gaussian; five standard
+    deviations allow for the choice among many shifts.
+    """
+    return max(RELIABLE, 5 * (4 * np.pi * SMOOTHING**2 / pixels) ** 0.5)
 
 
 def middle(image: Array, window: int) -> Array:
@@ -436,7 +479,7 @@ def correlation_of(one: Array, other: Array) -> float:
 
 def drift_findings(pairs: Sequence[Neighbours]) -> list[Finding]:
     """Report a stack whose slices are not registered."""
-    sure = [p for p in pairs if p.shift.correlation >= RELIABLE and not p.same]
+    sure = [p for p in pairs if p.shift.correlation >= p.reliable and not p.same]
     if not sure:
         return []
     # Where noise leaves little in common, a shift is as uncertain; what is usual then is allowed.
@@ -480,7 +523,7 @@ def missing_findings(pairs: Sequence[Neighbours]) -> list[Finding]:
     itself = float(np.median(first)) + step / 2
     usual = np.array([np.median(around(first, i)) for i in range(len(first))])
     scatter = 1.4826 * float(np.median(np.abs(first - usual)))
-    if step < 4 * scatter:
+    if step < scatter:
         return []
     # Differences below half of what is usual in the whole stack are not worth a comparison.
     floor = max(step / 4, 1e-6)
@@ -515,6 +558,8 @@ def inverted_findings(source: Source) -> list[Finding]:
     balance of both (-1 … 1, of their third powers) changes sign with the contrast.  On FIB-SEM of
     neural tissue it is -0.2 to -0.6 whatever the noise; other specimens may differ.
     """
+    from skimage.feature import hessian_matrix, hessian_matrix_eigvals
+
     depth = source.shape[0]
     balances = []
     for z in np.unique(np.linspace(0, depth - 1, HINT_SLICES).round().astype(int)):
@@ -530,9 +575,8 @@ def inverted_findings(source: Source) -> list[Finding]:
         dark = float((np.maximum(most - np.abs(least), 0) ** 3).mean())
         bright = float((np.maximum(-least - np.abs(most), 0) ** 3).mean())
         balances.append((dark - bright) / ((dark + bright) or 1.0))
-    if len(balances) < 1 or min(balances) < INVERTED:
+    if not balances or min(balances) <= 0 or (number := typical(balances)) < INVERTED:
         return []
-    number = typical(balances)
     return [
         Finding(
             "inverted",

@@ -28,12 +28,14 @@ from torch import Tensor
 from nrrn_fiji import training
 from nrrn_fiji.device import bf16_is_fast, choose_device, describe, is_out_of_memory
 from nrrn_fiji.files import write_whole
+from nrrn_fiji.intensity import ArraySource
 from nrrn_fiji.models import Model, load_model, save_model
 from nrrn_fiji.network import NRRN, TwoBranches
 from nrrn_fiji.plots import loss_curve, sample_picture
 from nrrn_fiji.progress import Cancelled, NoProgress, Progress
 from nrrn_fiji.reports import readable_time
 from nrrn_fiji.settings import TrainSettings
+from nrrn_fiji.stack_checks import warn
 from nrrn_fiji.training_data import fingerprint, read_stacks
 from nrrn_fiji.triplets import Batch, TrainingStack, TripletSampler, split
 from nrrn_fiji.volumes import Volume
@@ -47,6 +49,8 @@ FINE_TUNE_RATE = 0.3
 """Fine-tuning starts from a good place: its default learning rate is smaller by this factor."""
 
 SMALLEST_CROP = 16
+WARNED = 4
+"""Most stacks that are looked over for drift before a training."""
 
 Watch = Callable[[training.History, NDArray[np.float32], NDArray[np.float32]], None]
 
@@ -412,6 +416,8 @@ def prepare(
     asked = settings
     resolved = with_defaults(settings, parent)
     data = read_stacks(stacks, settings.intensity, progress)
+    for stack in data[:: -(-len(data) // WARNED)]:
+        warn(ArraySource(stack.array), progress, scans=settings.scans, name=stack.name)
     if settings.crop is None:
         resolved = replace(resolved, crop=fitting_crop(data, resolved))
     sampler = TripletSampler(data, training.sample_settings(resolved))
