@@ -480,6 +480,8 @@ def test_the_page_holds_every_part_and_needs_no_other_file(make, model):
     study = make(model)
     parts = [run_part(study, EXPERIMENTS[name])[0] for name in ("edges", "iqr")]
     html = write_report(study.folder(), parts).read_text(encoding="utf-8")
+    markdown = (study.folder() / "index.md").read_text(encoding="utf-8")
+    assert all(f"## {part.title}\n" in markdown for part in parts)
     for part in parts:
         assert part.title in html
     assert html.count("data:image/png;base64,") == 3

@@ -148,7 +148,7 @@ COMMANDS: tuple[Command, ...] = (
             ),
             SLICES,
             LEVELS,
-            replace(MINUTES, help="Training time of each competitor; 4 when left out."),
+            replace(MINUTES, help="Training time of each competitor; 3 when left out."),
             QUICK,
             Option(
                 name="full",

@@ -24,6 +24,8 @@ from ..reports import Table, as_json
 __all__ = [
     "Figure",
     "Part",
+    "as_csv",
+    "as_markdown",
     "kept_part",
     "markdown_table",
     "mean_and_sd",

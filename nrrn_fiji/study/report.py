@@ -13,7 +13,7 @@ from pathlib import Path
 from .. import __version__, pages
 from ..files import write_whole
 from ..reports import Table, as_json, readable_time
-from .parts import Part
+from .parts import Part, as_markdown
 
 __all__ = ["INDEX", "write_report"]
 
@@ -26,7 +26,7 @@ REPEATED = ("rows", "psnr", "slopes", "profile", "small", "seconds")
 
 
 def write_report(folder: Path, parts: Sequence[Part], name: str = INDEX) -> Path:
-    """Write the page and return its path.
+    """Write the page and return its path; of several parts also all of it as Markdown beside it.
 
     Parameters
     ----------
@@ -57,6 +57,9 @@ def write_report(folder: Path, parts: Sequence[Part], name: str = INDEX) -> Path
         footer=f"nrrn-fiji {__version__}, measured in {took}",
     )
     write_whole(folder / name, text.encode())
+    if len(parts) > 1:
+        joined = "\n".join(as_markdown(part) for part in parts)
+        write_whole((folder / name).with_suffix(".md"), joined.encode())
     return folder / name
 
 
