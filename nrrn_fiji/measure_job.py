@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from .denoise_job import StackSource
 from .files import write_whole
 from .intensity import fill_invalid, grey_range, invalid_mask
 from .metrics import PAPER_WINDOW, SSIM_WINDOW, Spread, line_iqr, line_profile, psnr, ssim
@@ -30,7 +29,7 @@ from .quality_page import pixel_of
 from .reports import Report, Table
 from .resolution import SMALLEST_EDGE, RingCorrelation, ring_correlation, split_correlation
 from .stack_checks import check
-from .volumes import Volume, open_volume
+from .volumes import StackSource, Volume, open_volume
 
 __all__ = ["measure_files", "metrics_files", "parse_corners"]
 

@@ -47,7 +47,7 @@ PATCH, BLOCK = 16, 4
 FLATTEST = 0.01
 """Share of the patches that counts as flat: fewer are too noisy, more have structure in them."""
 FEWEST = 48
-"""Flat patches that are taken at least, if there are as many."""
+"""Flat patches that are taken at least, but no more than a tenth of all."""
 MOST = 600
 
 SAMPLED = 8
@@ -55,6 +55,9 @@ SAMPLED = 8
 
 PATCHES_PER_SLICE = 1024
 """Patches of a slice that are looked at, at random where there are more; bounds the memory."""
+
+OUTLINE = 2.0
+"""How many times as much as noise makes them the means of blocks may differ in a flat patch."""
 
 BINS = 12
 """Classes of mean grey value in which flat patches are looked for."""
@@ -189,18 +192,27 @@ class Patches:
         self.means = first.mean(axis=(1, 2))
         blocks = first.reshape(-1, PATCH // BLOCK, BLOCK, PATCH // BLOCK, BLOCK).mean(axis=(2, 4))
         self.between = blocks.var(axis=(1, 2))
-        spread = first.var(axis=(1, 2))
-        self.usable = np.flatnonzero(finite & (ends <= share) & (spread > 0))
+        self.spread = first.var(axis=(1, 2))
+        self.usable = np.flatnonzero(finite & (ends <= share) & (self.spread > 0))
         if not self.usable.size:
             raise ValueError(
                 "The image has no patch of 16 × 16 pixels in which grey values vary and none is "
                 "NaN, infinite or padding: there is no noise to measure."
             )
 
+    def deviations(self, chosen: NDArray[np.intp]) -> Array:
+        """Return patches of the first slices (patch, Y, X), each without its mean."""
+        return self.pixels[chosen, 0] - self.means[chosen, None, None]
+
     def flattest(self, among: NDArray[np.intp], fewest: int, most: int) -> NDArray[np.intp]:
         """Return those of the patches ``among`` whose blocks differ least."""
         count = min(max(round(FLATTEST * among.size), fewest), most, among.size)
         return among[np.argsort(self.between[among], kind="stable")[:count]]
+
+    def calmest(self) -> NDArray[np.intp]:
+        """Return the flattest of all patches."""
+        fewest = min(FEWEST, max(8, self.usable.size // 10))
+        return self.flattest(self.usable, fewest, MOST)
 
 
 def flat_places(image: NDArray[Any], share: float = FLATTEST) -> NDArray[np.bool_]:
@@ -273,10 +285,10 @@ def noise_correlation(stack: NDArray[Any] | Source) -> NoiseCorrelation:
         If the slices are too small, or nothing varies.
     """
     patches = Patches(stack, 1 + LAGS[-1])
-    chosen = patches.flattest(patches.usable, FEWEST, MOST)
+    chosen = patches.calmest()
     pixels = patches.pixels[chosen]
-    first = pixels[:, 0] - patches.means[chosen, None, None]
-    x, y, variance = corrected(first, float(patches.between[chosen].mean()))
+    first = patches.deviations(chosen)
+    x, y, variance, _ = corrected(first, float(patches.between[chosen].mean()))
     one, other = first[:, 1:, 1:] * first[:, :-1, :-1], first[:, 1:, :-1] * first[:, :-1, 1:]
     deficit = variance - float((first**2).mean())
     near = ((BLOCK - 1) / BLOCK) ** 2
@@ -295,8 +307,9 @@ def noise_correlation(stack: NDArray[Any] | Source) -> NoiseCorrelation:
     return NoiseCorrelation(x, y, z, diagonal, float(np.sqrt(variance)), int(chosen.size))
 
 
-def corrected(first: Array, between: float) -> tuple[Array, Array, float]:
-    """Return correlations along x and y and the variance, with the bias of the choice undone.
+def corrected(first: Array, between: float) -> tuple[Array, Array, float, float]:
+    """Return correlations along x and y, the variance, and the share of it that the means of
+    blocks should have, with the bias of the choice undone.
 
     Patches were chosen because the means of their blocks differ little, by chance too.  How much
     these means should differ follows from variance and correlation, and how much they do is
@@ -323,11 +336,11 @@ def corrected(first: Array, between: float) -> tuple[Array, Array, float]:
         # Mean correlation of two pixels of a block, along x and y independently.
         alike = (1 / BLOCK + weights @ x) * (1 / BLOCK + weights @ y)
         # The patch's own mean was taken away from the blocks' means too.
-        expected = variance * max(alike, 0.0) * (1 - (BLOCK / PATCH) ** 2)
-        deficit = max(expected - between, 0.0)
+        share_of_means = max(float(alike), 0.0) * (1 - (BLOCK / PATCH) ** 2)
+        deficit = max(variance * share_of_means - between, 0.0)
     variance = power + deficit
     x, y = ((products[axis] + deficit * share) / variance for axis in (2, 1))
-    return x, y, variance
+    return x, y, variance, share_of_means
 
 
 def fit_noise(stack: NDArray[Any] | Source) -> NoiseFit:
@@ -355,17 +368,23 @@ def fit_noise(stack: NDArray[Any] | Source) -> NoiseFit:
     patches = Patches(stack, 1)
     means = patches.means[patches.usable]
     # As many classes as have enough patches to choose from.
-    edges = np.linspace(*np.quantile(means, (0.005, 0.995)), BINS + 1)
+    low, high = (float(value) for value in np.quantile(means, (0.005, 0.995)))
+    edges = np.linspace(low, high, BINS + 1)
     parts = []
     for low, high in pairwise(edges):
         inside = patches.usable[(means >= low) & (means <= high)]
         if inside.size >= 16:
             parts.append(patches.flattest(inside, max(4, round(0.04 * inside.size)), 40))
-    calmest = patches.flattest(patches.usable, FEWEST, MOST)
+    calmest = patches.calmest()
+    first = patches.deviations(calmest)
+    *_, share = corrected(first, float(patches.between[calmest].mean()))
     chosen = np.unique(np.concatenate(parts)) if parts else calmest
-    first = patches.pixels[chosen, 0]
-    first = first - first.mean(axis=(1, 2), keepdims=True)
-    _, _, variance = corrected(first, float(patches.between[chosen].mean()))
+    # The flattest patches of some brightness may still hold an outline: the means of their blocks
+    # then differ more than those of noise do.
+    flat = patches.between[chosen] <= OUTLINE * share * patches.spread[chosen]
+    chosen = chosen[flat] if flat.sum() >= FEWEST // 4 else calmest
+    first = patches.deviations(chosen)
+    variance = corrected(first, float(patches.between[chosen].mean()))[2]
     # A block's mean is worth little against chance: the deficit is given to all in proportion.
     variances = (first**2).mean(axis=(1, 2)) * (variance / float((first**2).mean()))
     brightness = patches.means[chosen]

@@ -149,7 +149,7 @@ class Both:
                 f"{tuple(noisy.shape)}: give a stack and its own denoised form."
             )
         self.noisy, self.denoised = noisy, denoised
-        self.shape = tuple(noisy.shape)
+        self.shape = noisy.shape
 
     def read(self, z: int) -> tuple[Array, Array, NDArray[np.bool_]]:
         """Return a noisy slice, the denoised one, and where both are valid."""
@@ -204,10 +204,11 @@ def assess(
     slices, tiles = pass_over(both, progress)
     changed = bool((slices.removed > 0).any() or (slices.change != 0).any())
     found = compared(both, reasons) if changed else {}
+    correlation: NoiseCorrelation | None = None
+    fit: NoiseFit | None = None
     try:
         correlation, fit = noise_correlation(noisy), fit_noise(noisy)
     except ValueError as error:
-        correlation = fit = None
         reasons["noise"] = str(error)
     split = None
     depth = both.shape[0]
@@ -217,7 +218,7 @@ def assess(
         diagonal = correlation.diagonal if correlation is not None else 0.0
         split = split_correlation(stack, noise_correlation=diagonal)
     return Quality(
-        shape=(depth, *both.shape[1:]),
+        shape=both.shape,
         changed=changed,
         correlation=correlation,
         fit=fit,

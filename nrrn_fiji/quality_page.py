@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import __version__
-from .denoise_job import StackSource
 from .files import write_whole
 from .outputs import check_distinct
 from .pages import Figure, Section, Verdict, page
@@ -35,7 +34,7 @@ from .residuals import APART
 from .resolution import ONE_SEVENTH
 from .stack_checks import check, findings_table
 from .verdicts import PERIODS, overall, verdicts
-from .volumes import Volume, open_volume
+from .volumes import StackSource, Volume, open_volume
 
 __all__ = ["pixel_of", "report_files"]
 

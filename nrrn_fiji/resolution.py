@@ -32,8 +32,8 @@ from scipy.signal.windows import tukey
 
 __all__ = [
     "ONE_SEVENTH",
-    "Rings",
     "RingCorrelation",
+    "Rings",
     "half_bit",
     "ring_correlation",
     "spectrum",
@@ -154,7 +154,7 @@ class Rings:
         """Return the sum over each ring, without the image's mean, for values of :func:`spectrum`'s
         shape."""
         flat = np.asarray(values, np.float64).ravel() * self.weight
-        return np.bincount(self.ring, flat, self.size + 1)[1:]
+        return np.bincount(self.ring, flat, self.size + 1)[1:].astype(np.float64)
 
 
 def half_bit(count: ArrayLike) -> Array:

@@ -1,0 +1,221 @@
+"""The report says the right words about results that are known to be good or bad."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from scipy import ndimage
+
+import nrrn_fiji as nrrn
+from nrrn_fiji.denoise_job import denoise_file
+from nrrn_fiji.intensity import ArraySource
+from nrrn_fiji.progress import Cancelled
+from nrrn_fiji.quality import assess
+from nrrn_fiji.quality_page import report_files
+from nrrn_fiji.resources import data_folder
+from nrrn_fiji.verdicts import overall, verdicts
+
+
+@pytest.fixture(scope="module")
+def noisy() -> np.ndarray:
+    stack: np.ndarray = tifffile.imread(data_folder("examples") / "fibsem_medulla_noisy.tif")
+    return stack[:15, :160, :160]
+
+
+@pytest.fixture(scope="module")
+def denoised(noisy: np.ndarray) -> np.ndarray:
+    """What the shipped model makes of it."""
+    return np.asarray(nrrn.denoise(noisy, "fibsem-medulla"))
+
+
+def rounded(stack: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(stack), 0, 255).astype(np.uint8)
+
+
+def blur(stack: np.ndarray, sigma: float) -> np.ndarray:
+    return rounded(ndimage.gaussian_filter(stack.astype(np.float32), (0, sigma, sigma)))
+
+
+def judged(noisy: np.ndarray, denoised: np.ndarray) -> dict[str, str]:
+    found = verdicts(assess(ArraySource(noisy), ArraySource(denoised)))
+    return {key: verdict.light for key, verdict in found.items()}
+
+
+def test_the_shipped_model_is_good(noisy: np.ndarray, denoised: np.ndarray) -> None:
+    found = verdicts(assess(ArraySource(noisy), ArraySource(denoised)))
+    assert {key: verdict.light for key, verdict in found.items()} == dict.fromkeys(
+        ("noise", "detail", "structure", "shift", "tiles", "slices"), "good"
+    )
+    assert overall(found).light == "good"
+    assert "noise went, and structure stayed" in overall(found).words
+
+
+def test_a_strong_blur_is_bad_though_it_removes_the_most_noise(
+    noisy: np.ndarray, denoised: np.ndarray
+) -> None:
+    quality = assess(ArraySource(noisy), ArraySource(blur(noisy, 4)))
+    found = verdicts(quality)
+    assert found["noise"].light == "good"
+    assert found["detail"].light == "bad" and "is blurred" in found["detail"].words
+    assert found["structure"].light == "bad"
+    assert "There is structure in what was removed" in found["structure"].words
+    assert overall(found).words == "This is not good: detail kept, structure in what was removed."
+    model = assess(ArraySource(noisy), ArraySource(denoised))
+    assert quality.noise_left is not None and model.noise_left is not None
+    assert quality.noise_left < model.noise_left
+
+
+def test_a_blur_that_can_just_be_seen_gets_a_warning(noisy: np.ndarray) -> None:
+    assert judged(noisy, blur(noisy, 1))["detail"] == "warn"
+
+
+def test_an_untouched_copy_is_found_out(noisy: np.ndarray) -> None:
+    found = verdicts(assess(ArraySource(noisy), ArraySource(noisy.copy())))
+    assert list(found) == ["noise"]
+    assert found["noise"].light == "bad"
+    assert "Nothing was removed" in found["noise"].words
+
+
+def test_next_to_nothing_removed_is_bad(noisy: np.ndarray, denoised: np.ndarray) -> None:
+    mixed = noisy + 0.02 * (denoised.astype(np.float32) - noisy)
+    found = verdicts(assess(ArraySource(noisy.astype(np.float32)), ArraySource(mixed)))
+    assert found["noise"].light == "bad"
+    assert "as noisy as before" in found["noise"].words
+
+
+@pytest.mark.parametrize(("levels", "light"), [(5, "warn"), (30, "bad")])
+def test_a_grey_shift_is_seen(
+    noisy: np.ndarray, denoised: np.ndarray, levels: int, light: str
+) -> None:
+    found = verdicts(assess(ArraySource(noisy), ArraySource(rounded(denoised + float(levels)))))
+    assert found["shift"].light == light
+    assert "Brightness has moved" in found["shift"].words
+    assert found["detail"].light == "good"  # and nothing else is blamed
+
+
+def test_lost_contrast_is_seen_by_grey_level(noisy: np.ndarray, denoised: np.ndarray) -> None:
+    """The mean stays, but dark becomes brighter and bright darker."""
+    flat = denoised.mean() + 0.7 * (denoised - denoised.mean())
+    quality = assess(ArraySource(noisy), ArraySource(rounded(flat)))
+    assert abs(quality.shift.mean) < 1
+    assert quality.shift.by_level[0] > 5 and quality.shift.by_level[-1] < -5
+    assert verdicts(quality)["shift"].light == "warn"
+
+
+def test_a_bad_slice_is_named(noisy: np.ndarray, denoised: np.ndarray) -> None:
+    broken = denoised.copy()
+    broken[6] = 128
+    found = verdicts(assess(ArraySource(noisy), ArraySource(broken)))
+    assert found["slices"].light == "warn"
+    assert "from slice 6 (counted from 0)" in found["slices"].words
+
+
+def test_uneven_work_is_seen(noisy: np.ndarray, denoised: np.ndarray) -> None:
+    half = denoised.copy()
+    half[:, :, 80:] = noisy[:, :, 80:]  # a run that left out half of the tiles
+    assert judged(noisy, half)["tiles"] == "bad"
+
+
+def test_what_cannot_be_measured_is_unknown_with_a_reason(
+    noisy: np.ndarray, denoised: np.ndarray
+) -> None:
+    found = verdicts(assess(ArraySource(noisy[:2]), ArraySource(denoised[:2])))
+    assert found["detail"].light == "unknown"
+    assert "The stack has 2 slices; telling detail from noise needs" in found["detail"].words
+    assert found["noise"].light == "good"
+    tiny = np.random.default_rng(0).integers(90, 110, (5, 12, 12)).astype(np.uint8)
+    found = verdicts(assess(ArraySource(tiny), ArraySource(np.full_like(tiny, 100))))
+    assert found["detail"].light == "unknown"
+    assert found["noise"].light == "unknown"
+
+
+def test_padding_does_not_count(noisy: np.ndarray, denoised: np.ndarray) -> None:
+    padded, clean = noisy.copy(), denoised.copy()
+    padded[:, :40] = clean[:, :40] = 0
+    quality = assess(ArraySource(padded), ArraySource(clean))
+    whole = assess(ArraySource(noisy[:, 40:]), ArraySource(denoised[:, 40:]))
+    # But for single black pixels that touch the padding.
+    np.testing.assert_allclose(quality.slices.removed, whole.slices.removed, rtol=1e-3)
+    np.testing.assert_allclose(quality.slices.change, whole.slices.change, atol=0.02)
+
+
+def test_stacks_must_belong_together(noisy: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r"denoised stack is \(14, 160, 160\).*own denoised form"):
+        assess(ArraySource(noisy), ArraySource(noisy[1:]))
+
+
+# --- the page ------------------------------------------------------------------------------------
+
+
+def test_the_page_has_it_all(noisy: np.ndarray, tmp_path: Path) -> None:
+    tifffile.imwrite(
+        tmp_path / "noisy.tif",
+        noisy[:6, :96, :96],
+        imagej=True,
+        resolution=(0.1, 0.1),
+        metadata={"axes": "ZYX", "unit": "nm", "spacing": 10},
+    )
+    denoise_file(tmp_path / "noisy.tif", tmp_path / "clean.tif")
+    report = report_files(tmp_path / "noisy.tif", tmp_path / "clean.tif", tmp_path / "r.html")
+    text = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert report.data["overall"] in text.lower() or report.data["overall"] == "warn"
+    for words in (
+        "clean compared with noisy: 6 × 96 × 96",
+        "Is the denoised stack good?",
+        "Noise removed",
+        "16 px (160 nm)",
+        "fibsem-medulla",  # the settings, from the file's metadata
+        "What was removed",
+    ):
+        assert words in text, words
+    assert len(re.findall('src="data:image/png;base64,iVBOR', text)) == 6
+    for row in report.table.rows:
+        assert row[3].replace("'", "&#39;") in text
+    assert json.loads(json.dumps(report.data["verdicts"]))["noise"]["light"] == "good"
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == [
+        "clean.tif",
+        "noisy.tif",
+        "r.html",
+    ]
+
+
+def test_an_existing_page_is_kept_unless_asked(noisy: np.ndarray, tmp_path: Path) -> None:
+    page = tmp_path / "r.html"
+    page.write_text("mine")
+    with pytest.raises(FileExistsError, match="--overwrite"):
+        report_files(noisy[:4], noisy[:4], page)
+    assert page.read_text() == "mine"
+    report_files(noisy[:4], noisy[:4].copy(), page, overwrite=True)
+    assert "Nothing was removed" in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("r.pdf", "ends in .html"), ("missing/r.html", "does not exist: make it")],
+)
+def test_names_that_cannot_be(noisy: np.ndarray, tmp_path: Path, name: str, words: str) -> None:
+    with pytest.raises((ValueError, FileNotFoundError), match=words):
+        report_files(noisy, noisy, tmp_path / name)
+
+
+class Stopper:
+    """Stops at once."""
+
+    cancelled = True
+
+    def update(self, done: float, total: float, text: str = "") -> None:
+        raise AssertionError
+
+    def message(self, text: str) -> None:
+        pass
+
+
+def test_a_stopped_report_writes_nothing(noisy: np.ndarray, tmp_path: Path) -> None:
+    with pytest.raises(Cancelled, match="nothing was written"):
+        report_files(noisy, noisy, tmp_path / "r.html", progress=Stopper())
+    assert not list(tmp_path.glob("*.html"))
