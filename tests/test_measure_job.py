@@ -14,9 +14,9 @@ from nrrn_fiji.cli import main
 from nrrn_fiji.measure_job import flat_line, measure_files, metrics_files
 
 
-def stack(seed: int = 0, sigma: float = 8.0) -> np.ndarray:
+def stack(seed: int = 0, sigma: float = 8.0, edge: int = 140) -> np.ndarray:
     rng = np.random.default_rng(seed)
-    image = np.full((5, 140, 140), 100.0) + rng.normal(0, sigma, (5, 140, 140))
+    image = np.full((5, edge, edge), 100.0) + rng.normal(0, sigma, (5, edge, edge))
     image[:, 20:60, 30:50] += 60
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
@@ -49,7 +49,7 @@ def test_equal_images_do_not_warn() -> None:
 def test_alone(tmp_path: Path) -> None:
     tifffile.imwrite(
         tmp_path / "in.tif",
-        stack(),
+        stack(edge=256),
         imagej=True,
         resolution=(0.25, 0.25),
         metadata={"axes": "ZYX", "unit": "nm", "spacing": 4},
