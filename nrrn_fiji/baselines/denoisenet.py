@@ -1,9 +1,9 @@
 """DenoiseNet as the paper compares with it.
 
 A chain of 21 convolutions, each of which puts its first map aside as an estimate of the noise; the
-image plus all estimates is the result.  As the paper has it, the ReLU acts on the estimates of the 20
-later layers too; Remez et al. take theirs before it.  This module must stay the paper's network, 728,832
-parameters with three inputs, whatever would be better.
+image plus all estimates is the result.  As the paper has it, the ReLU acts on the estimates of the
+20 later layers too; Remez et al. take theirs before it.  This module must stay the paper's
+network, 728,832 parameters with three inputs, whatever would be better.
 
 Source: nrrn.md of the method, "What the paper compares with"; Remez et al., *Deep Class-Aware
 Image Denoising*, ICIP 2017.
