@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -47,7 +48,8 @@ def denoised_front() -> Any:
 
 
 def keep(name: str) -> None:
-    """Keep a picture of the screen."""
+    """Keep a picture of the screen, once it is drawn."""
+    time.sleep(0.5)
     user.keep_picture(PICTURES / f"{name}.png")
 
 
@@ -76,7 +78,8 @@ def denoise() -> dict[str, Any]:
     user.close(asked)
     by_dialog = user.pixels("front-denoised")
     result = user.image("front-denoised")
-    seen["slice"] = [int(result.getCurrentSlice()), user.slider(result)]
+    seen["slice"] = int(result.getCurrentSlice())
+    seen["slider"] = user.wait(lambda: user.slider(result) == seen["slice"])
     keep("denoise-result")
     # The Recorder writes when the command has ended, a little after its window appears.
     seen["recorded"] = user.wait(

@@ -82,7 +82,8 @@ def test_denoise(seen: dict[str, Any], pictures: Path) -> None:
     assert seen["recorded"].startswith('run("Denoise Stack...", "model=tiny ')
     assert "units=1" in seen["recorded"]
     assert "for 3 slices" in seen["time"]
-    assert seen["slice"] == [3, 3]  # that of the source, and there the slider stands
+    assert seen["slice"] == 3  # that of the source
+    assert seen["slider"]  # stands there
     assert seen["replayed"]
     assert seen["active"] == "front-denoised"
     assert seen["batch"] == "hidden-denoised 20"

@@ -128,9 +128,10 @@ def pixels(title: str) -> NDArray[Any]:
 
 
 def slider(imp: Any) -> int:
-    """Return at which slice the slider of an image's window stands."""
+    """Return at which slice the slider of an image's window stands; 0 as long as it has none."""
     kind = java("ij.gui.ScrollbarWithLabel")
-    return int(next(p for p in parts(imp.getWindow()) if isinstance(p, kind)).getValue())
+    found = [part for part in parts(imp.getWindow()) if isinstance(part, kind)]
+    return int(found[0].getValue()) if found else 0
 
 
 # --- hands -------------------------------------------------------------------------------------
