@@ -5,8 +5,8 @@ Usage: python benchmarks/fiji_pixels.py [--fiji DIR] [--repeats 15]
 Reads 8- and 16-bit stacks of 64 x 1024^2, each method in turn, again and again, in plain ImageJ
 1.54p or in a Fiji.  The destination is one that was written before ("touched"), or new memory for
 every read ("fresh": the operating system then hands out and clears pages, which costs as much as
-the copy).  Printed are GB/s: median and best by the clock, and the median by the processor's time of
-the thread that reads, which tells on a busy machine what an idle one would do with one thread.
+the copy).  Printed are GB/s: median and best by the clock, and the median by the time of the
+processor for the reading thread, which tells on a busy machine what an idle one would do with one.
 
 ``ij.py`` converts through imglyb, whose Java part is in no Fiji and not on Maven Central: its row
 is filled only where ``--fiji`` names a Fiji with that jar in it.
