@@ -130,6 +130,7 @@ def denoise_file(
             resumed=resumed,
             seconds=time.monotonic() - started,
             notes=tuple(told.notes),
+            went_on=tuple(job.went_on),
         )
 
 

@@ -43,6 +43,8 @@ class DenoiseReport:
     seconds: float
     notes: tuple[str, ...]
     """Sentences that the user was told."""
+    went_on: tuple[dict[str, Any], ...] = ()
+    """With what, from which slice on, where memory did not suffice for the plan."""
 
     @property
     def summary(self) -> str:
@@ -67,6 +69,7 @@ class DenoiseReport:
             "resumed": self.resumed,
             "seconds": self.seconds,
             "notes": list(self.notes),
+            "went_on_with": list(self.went_on),
         }
 
 
