@@ -16,6 +16,8 @@ from .jvm import ImageJ
 __all__ = ["ImageJProgress"]
 
 SECONDS_BETWEEN_UPDATES = 0.1
+LETTERS_IN_STATUS_BAR = 56
+"""More would run into Fiji's progress bar and search field."""
 
 
 class ImageJProgress:
@@ -44,7 +46,8 @@ class ImageJProgress:
             seconds = (now - self._started) * (total - done) / done
             remaining = f", {readable_time(seconds)} left"
         status = f"{self._title}: {done:.0f}/{total:.0f}{remaining}{', ' if text else ''}{text}"
-        self._ij.showStatus(status)
+        fits = len(status) <= LETTERS_IN_STATUS_BAR
+        self._ij.showStatus(status if fits else status[: LETTERS_IN_STATUS_BAR - 1] + "…")
         self._ij.showProgress(min(done / total, 1.0) if total else 1.0)
         if self._task is not None:
             self._task.setStatusMessage(status.removeprefix(f"{self._title}: "))

@@ -281,7 +281,7 @@ def loss_plot(title: str, history: History) -> Any:
         curves.append(("Held-out error", "#c2571a", "connected circle", pairs))
     for _, colour, shape, pairs in curves:
         steps, values = zip(*pairs, strict=True)
-        plot.setColor(colour)
+        plot.setColor(colour, colour)  # of circles, and of what connects them
         plot.setLineWidth(2)
         plot.add(shape, numbers([float(s) for s in steps]), numbers([float(v) for v in values]))
     plot.setAxisYLog(True)
