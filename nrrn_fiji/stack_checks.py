@@ -265,8 +265,8 @@ def warn(source: Source, progress: Progress, *, scans: bool = False, name: str =
         elif finding.kind == "drift":
             progress.message(
                 f"{before}The scans are shifted against each other by up to {finding.number:.1f} "
-                "px: align them first with nrrn register --keep, because scans that do not lie on each other "
-                "blur the result."
+                "px: align them first with nrrn register --keep, because scans that do not lie on "
+                "each other blur the result."
             )
 
 
@@ -302,6 +302,7 @@ class Looks:
         self.means: dict[int, float] = {}
         self.spreads: dict[int, float] = {}
         self.invalid: dict[int, float] = {}
+        self.pixels = 1
         self.constant: list[int] = []
         self.hashes: dict[bytes, list[int]] = {}
 
@@ -314,6 +315,7 @@ class Looks:
         if values.min() == values.max():
             self.constant.append(z)
             return
+        self.pixels = values.size
         self.means[z] = float(values.mean(dtype=np.float64))
         self.spreads[z] = float(values.std(dtype=np.float64))
         if invalid is not None:
@@ -371,7 +373,9 @@ class Looks:
         for i in range(len(means)):
             around = np.r_[means[max(0, i - 3) : i], means[i + 1 : i + 4]]
             away[i] = abs(means[i] - np.median(around)) / spread
-        slices = tuple(numbers[i] for i in np.flatnonzero(away > FLICKER))
+        # In a very small picture the mean of noise alone varies by more.
+        limit = max(FLICKER, 6 / self.pixels**0.5)
+        slices = tuple(numbers[i] for i in np.flatnonzero(away > limit))
         if not slices:
             return []
         worst = float(away.max())

@@ -5,6 +5,7 @@ This module must never do any work: each command has a module of its own.
 
 from __future__ import annotations
 
+from .align import align_entry
 from .compare import compare_entry
 from .library import help_entry, models_entry
 from .measure import extensions_entry, measure_entry
@@ -22,6 +23,7 @@ def entries() -> tuple[Entry, ...]:
         preview_entry(),
         train_entry(),
         add_noise_entry(),
+        align_entry(),
         measure_entry(),
         compare_entry(),
         models_entry(),
