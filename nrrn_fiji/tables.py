@@ -122,7 +122,9 @@ def as_tables(rows: Sequence[Row]) -> list[tuple[str, Table]]:
         for line in lines_of(rows):
             cells = []
             for row in line:
-                cell = f"{row.mean(metric):.{digits}f} ± {row.sd(metric):.{digits}f}"
+                cell = f"{row.mean(metric):.{digits}f}"
+                if row.sd(metric):  # a single slice has none
+                    cell += f" ± {row.sd(metric):.{digits}f}"
                 best = round(row.mean(metric), digits) == top[row.level]
                 cells.append(f"**{cell}**" if best else cell)
             lines.append((line[0].label, *cells))

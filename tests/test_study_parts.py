@@ -13,7 +13,8 @@ import tifffile
 import torch
 
 from nrrn_fiji.baselines import inference
-from nrrn_fiji.baselines.filters import filter_named
+from nrrn_fiji.baselines.filters import BM3D, FILTERS, filter_named
+from nrrn_fiji.baselines.trained import CONTENDERS
 from nrrn_fiji.cli import main
 from nrrn_fiji.metrics import psnr, ssim
 from nrrn_fiji.models import save_model
@@ -35,9 +36,9 @@ from nrrn_fiji.study.inputs import inputs
 from nrrn_fiji.study.iqr import iqr
 from nrrn_fiji.study.jobs import EXPERIMENTS, all_files, run_part, study_files
 from nrrn_fiji.study.levels import TABLE1_LEVEL, default_slices
-from nrrn_fiji.study.parts import Part, kept_part, markdown_table, save_part
+from nrrn_fiji.study.parts import Part, kept_part, markdown_table, save_part, summarised
 from nrrn_fiji.study.report import write_report
-from nrrn_fiji.study.table2 import table1
+from nrrn_fiji.study.table2 import PAPER_TABLE1, table1
 from nrrn_fiji.study.tiles import tile_psnr, tiles
 from nrrn_fiji.study.transfer import small_volume, transfer
 from nrrn_fiji.study.units import fitted, units
@@ -427,7 +428,7 @@ def test_competitors_are_trained_once_and_take_part(make, model, monkeypatch):
     assert part.facts["trained"][0]["steps"] == 1
     assert part.facts["trained"][0]["trained_on"] == ["one"]
     assert "1 steps each on `one`" in part.about
-    assert any("NRRN, clean target at" in finding for finding in part.findings)
+    assert any("NRRN trained alike, clean target at" in finding for finding in part.findings)
     monkeypatch.setattr("nrrn_fiji.training.train", lambda *_, **__: pytest.fail("trained again"))
     again = make(model, compete=True, budget=budget)
     assert len(again.trained) == 1
@@ -487,6 +488,19 @@ def test_the_page_holds_every_part_and_needs_no_other_file(make, model):
     assert html.count("data:image/png;base64,") == 3
     assert not re.search(r'src="(?!data:)', html)
     assert "**" not in html.split("Settings")[0]
+
+
+def test_the_papers_numbers_stand_beside_methods_that_there_are():
+    known = {kind.name for kind in (*FILTERS, BM3D)} | {"input", "nrrn"}
+    known |= {f"trained-{key}" for key in CONTENDERS}
+    assert {method for method, _ in PAPER_TABLE1} <= known
+    for budget in (FULL, HOUR, QUICK):
+        assert set(budget.contenders) <= set(CONTENDERS)
+
+
+def test_a_single_value_has_no_deviation():
+    assert summarised([1.0, 2.0, 3.0]) == "2.00 ± 1.00"
+    assert summarised([2.5], 1) == "2.5"
 
 
 def test_colours_are_distinct_and_stay():

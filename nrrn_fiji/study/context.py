@@ -59,6 +59,9 @@ TRAINING_NOISE: dict[str, Any] = {"poisson": (1, 50), "gaussian": (10, 75), "cli
 """Synthetic noise that competitors are trained with: the paper's ranges, most of it clipped as in
 the tests."""
 
+SAME_BUDGET = "NRRN trained alike"
+"""What an NRRN among the competitors is called, so that it is not taken for the measured model."""
+
 NOISE = "Poisson (peak) or Gaussian (sigma of 255), clipped to [0, 1]"
 
 
@@ -315,7 +318,11 @@ class Study:
 
     def contenders(self) -> list[Candidate]:
         """Return the trained competitors as candidates."""
-        return [candidate for one in self.trained for candidate in one.candidates()]
+        return [
+            dataclasses.replace(candidate, label=candidate.label.replace("NRRN", SAME_BUDGET))
+            for one in self.trained
+            for candidate in one.candidates()
+        ]
 
     def usual(self, level: Level, steps: Steps | None = None) -> list[Candidate]:
         """Return what most figures show: input, best filter, model and competitors."""

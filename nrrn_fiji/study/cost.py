@@ -96,8 +96,7 @@ def priced(study: Study) -> list[Priced]:
                     parameters(model, units),
                 )
             )
-    for one in study.trained:
-        [candidate] = one.candidates()
+    for one, candidate in zip(study.trained, study.contenders(), strict=True):
         macs, weights = one.facts["macs"] / 1e9, one.facts["parameters"]
         result.append(Priced(candidate, candidate.label, 0, macs, weights))
     return result

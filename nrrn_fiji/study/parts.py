@@ -72,8 +72,9 @@ class Part:
 
 
 def plus_minus(mean: float, sd: float, digits: int = 2) -> str:
-    """Return "mean ± standard deviation"."""
-    return f"{mean:.{digits}f} ± {sd:.{digits}f}"
+    """Return "mean ± standard deviation", or the mean alone where there is no deviation, as of a
+    single value."""
+    return f"{mean:.{digits}f} ± {sd:.{digits}f}" if sd else f"{mean:.{digits}f}"
 
 
 def mean_and_sd(values: ArrayLike) -> tuple[float, float]:
