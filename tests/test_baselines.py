@@ -121,7 +121,7 @@ def test_receptive_radii_are_as_declared():
     torch.manual_seed(0)
     denoisenet = OnTriplets(DenoiseNet(1, maps=5), "single")
     with torch.no_grad():  # every unit lets something through
-        for layer in denoisenet.network.rest:
+        for layer in denoisenet.network.layers:
             layer.weight.abs_()
             layer.bias.abs_()
     assert reach(denoisenet, 64, 32) == DENOISENET_RADIUS
@@ -133,12 +133,22 @@ def test_denoisenet_adds_the_first_map_of_every_layer_to_the_middle_image():
     network = DenoiseNet(3, layers=2, maps=4).requires_grad_(False)
     for parameter in network.parameters():
         parameter.zero_()
-    assert network.first.bias is not None
-    network.first.bias[0] = -0.25  # the first convolution is linear
-    for layer, bias in zip(network.rest, (0.5, -1.0), strict=True):
-        layer.bias[0] = bias  # a ReLU follows
+    for layer, bias in zip(network.layers, (-0.25, 0.5, -1.0), strict=True):
+        layer.bias[0] = bias  # estimates are signed
     images = torch.rand(1, 3, 8, 8)
-    torch.testing.assert_close(network(images), images[:, 1:2] - 0.25 + 0.5)
+    torch.testing.assert_close(network(images), images[:, 1:2] - 0.25 + 0.5 - 1.0)
+
+
+def test_what_goes_on_in_denoisenet_passes_a_relu_but_after_the_first_layer():
+    network = DenoiseNet(1, layers=2, maps=2).requires_grad_(False)
+    for parameter in network.parameters():
+        parameter.zero_()
+    first, second, third = network.layers
+    first.bias[1] = -2.0  # goes on as it is
+    second.weight[:, 0, 1, 1] = 1.0  # estimate -2; what goes on is cut to 0
+    third.weight[0, 0, 1, 1] = 1.0  # estimate 0
+    image = torch.rand(1, 1, 8, 8)
+    torch.testing.assert_close(network(image), image - 2.0)
 
 
 @pytest.mark.parametrize("view", VIEWS)
