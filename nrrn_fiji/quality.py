@@ -94,7 +94,10 @@ class PerSlice:
         middle = float(np.median(self.removed))
         off = np.abs(self.removed - middle)
         usual = 1.4826 * float(np.median(off))
-        return [int(z) for z in self.index[(off > 6 * usual) & (off > BAD_SLICE * middle)]]
+        limits = np.full(off.shape, max(6 * usual, BAD_SLICE * middle))
+        # The first and the last slice have one neighbour, so a little less noise goes.
+        limits[[0, -1]] *= 3
+        return [int(z) for z in self.index[off > limits]]
 
 
 @dataclass(frozen=True)

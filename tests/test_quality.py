@@ -15,7 +15,7 @@ import nrrn_fiji as nrrn
 from nrrn_fiji.denoise_job import denoise_file
 from nrrn_fiji.intensity import ArraySource
 from nrrn_fiji.progress import Cancelled
-from nrrn_fiji.quality import assess
+from nrrn_fiji.quality import PerSlice, assess
 from nrrn_fiji.quality_page import report_files
 from nrrn_fiji.resources import data_folder
 from nrrn_fiji.verdicts import overall, verdicts
@@ -113,6 +113,16 @@ def test_a_bad_slice_is_named(noisy: np.ndarray, denoised: np.ndarray) -> None:
     found = verdicts(assess(ArraySource(noisy), ArraySource(broken)))
     assert found["slices"].light == "warn"
     assert "from slice 6 (counted from 0)" in found["slices"].words
+
+
+def test_the_ends_of_a_stack_may_differ_a_little() -> None:
+    removed = np.full(30, 5.0) + np.random.default_rng(0).normal(0, 0.02, 30)
+    for place, expected in ((0, []), (29, []), (12, [12])):
+        values = removed.copy()
+        values[place] *= 0.85
+        assert PerSlice(np.arange(30), values, np.zeros(30)).outliers == expected
+    removed[0] = 0  # but not this much
+    assert PerSlice(np.arange(30), removed, np.zeros(30)).outliers == [0]
 
 
 def test_uneven_work_is_seen(noisy: np.ndarray, denoised: np.ndarray) -> None:
