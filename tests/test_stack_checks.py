@@ -164,9 +164,8 @@ def test_borders_and_empty_slices_are_found(stack: NDArray[np.uint8]) -> None:
     assert found["empty"].slices == (4,) and found["border"].slices == (5,)
 
 
-@pytest.mark.parametrize("noise", ["none", "gaussian 75"])
-def test_inverted_contrast_is_hinted_at(stack: NDArray[np.uint8], noise: str) -> None:
-    (found,) = check(ArraySource(255 - with_noise(stack, noise)))
+def test_inverted_contrast_is_hinted_at(stack: NDArray[np.uint8]) -> None:
+    (found,) = check(ArraySource(255 - stack))
     assert found.kind == "inverted" and "hint" in found.sentence
 
 
