@@ -16,7 +16,7 @@ from jinja2 import Environment, StrictUndefined
 
 from .reports import Table
 
-__all__ = ["LIGHTS", "Figure", "Verdict", "Section", "page"]
+__all__ = ["LIGHTS", "Figure", "Section", "Verdict", "page"]
 
 TEMPLATE = Path(__file__).parent / "templates" / "page.html"
 
