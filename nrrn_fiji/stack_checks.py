@@ -54,7 +54,7 @@ which more is drift; a single shift of the last is one, too."""
 
 CERTAIN = 0.6
 """Correlation of neighbours, freed of most noise, below which shifts are allowed to be larger: at
-one photon per pixel it is 0.3, and the shifts of registered slices scatter up to 3.4 px."""
+one photon per pixel it is 0.3, and the shifts of registered slices scatter up to 3.9 px."""
 
 GAP = 2.5
 """How many times as much as usual neighbours differ where slices are missing.  One missing slice
@@ -493,7 +493,7 @@ def drift_findings(pairs: Sequence[Neighbours]) -> list[Finding]:
         return []
     # Where noise leaves little in common, a shift is as uncertain; what is usual then is allowed.
     common = typical([p.shift.correlation for p in sure])
-    factor = max(1.0, (CERTAIN / common) ** 1.5)
+    factor = max(1.0, (CERTAIN / common) ** 2)
     limit = DRIFT * factor
     moved = [p for p in sure if p.shift.length > limit]
     jumped = [p for p in sure if p.shift.length > JUMP * factor]
