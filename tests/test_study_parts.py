@@ -27,7 +27,7 @@ from nrrn_fiji.study import candidates, jobs
 from nrrn_fiji.study import inherited as inherited_module
 from nrrn_fiji.study import transfer as transfer_module
 from nrrn_fiji.study.budgets import FULL, HOUR, QUICK
-from nrrn_fiji.study.context import SliceRange, Study, open_study
+from nrrn_fiji.study.context import Study
 from nrrn_fiji.study.cost import cost, multiply_adds, parameters
 from nrrn_fiji.study.edges import edges, high_pass
 from nrrn_fiji.study.flat import Line, along, busiest_line, flattest_lines
@@ -36,6 +36,7 @@ from nrrn_fiji.study.inputs import inputs
 from nrrn_fiji.study.iqr import iqr
 from nrrn_fiji.study.jobs import EXPERIMENTS, all_files, run_part, study_files
 from nrrn_fiji.study.levels import TABLE1_LEVEL, default_slices
+from nrrn_fiji.study.opening import SliceRange, open_study
 from nrrn_fiji.study.parts import Part, kept_part, markdown_table, save_part, summarised
 from nrrn_fiji.study.report import write_report
 from nrrn_fiji.study.table2 import PAPER_TABLE1, table1

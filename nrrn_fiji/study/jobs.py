@@ -16,13 +16,14 @@ from ..progress import Cancelled, NoProgress, Progress
 from ..reports import Report, readable_time
 from ..scoring import Row
 from .budgets import FULL, HOUR, QUICK, Budget
-from .context import Study, open_study
+from .context import Study
 from .cost import cost
 from .edges import edges
 from .inherited import inherited
 from .inputs import inputs
 from .iqr import iqr
 from .levels import parse_levels, parse_slice_numbers
+from .opening import open_study
 from .parts import Part, kept_part, save_part
 from .report import write_report
 from .table2 import card_results, table1, table2_part
