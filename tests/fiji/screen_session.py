@@ -128,7 +128,7 @@ def preview() -> dict[str, Any]:
         wanted = expected[units][z][part].astype(float)
 
         def look() -> bool:
-            got = user.pixels(title)[-1]
+            got = user.shown_slice(title)
             return got.shape == wanted.shape and bool(np.abs(got - wanted).max() <= 1)
 
         return user.wait(look)

@@ -134,6 +134,13 @@ def slider(imp: Any) -> int:
     return int(found[0].getValue()) if found else 0
 
 
+def shown_slice(title: str) -> NDArray[Any]:
+    """Return the slice that an image shows, (Y, X); whole even while the image is replaced."""
+    processor = image(title).getProcessor()
+    size = (int(processor.getHeight()), int(processor.getWidth()))
+    return np.array(processor.getPixels()).reshape(size)
+
+
 # --- hands -------------------------------------------------------------------------------------
 
 
