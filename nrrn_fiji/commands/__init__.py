@@ -16,7 +16,7 @@ __all__ = ["COMMANDS", "GROUPS", "Command", "Kind", "Option", "find_command"]
 
 GROUPS = {
     "models": "List, show, import and remove models.",
-    "study": "Measure denoisers as the paper does, on your own clean volumes.",
+    "study": "Measure denoisers as the paper does, on your own volumes. Begin with study all.",
 }
 """What the commands of two words have in common, by their first word."""
 
