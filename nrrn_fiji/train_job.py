@@ -29,8 +29,10 @@ from nrrn_fiji import training
 from nrrn_fiji.device import bf16_is_fast, choose_device, describe, is_out_of_memory
 from nrrn_fiji.files import write_whole
 from nrrn_fiji.intensity import ArraySource
+from nrrn_fiji.masks import POINT, MaskShape, fitting_mask
 from nrrn_fiji.models import Model, load_model, save_model
 from nrrn_fiji.network import NRRN, TwoBranches
+from nrrn_fiji.noise_statistics import noise_correlation
 from nrrn_fiji.plots import loss_curve, sample_picture
 from nrrn_fiji.progress import Cancelled, NoProgress, Progress
 from nrrn_fiji.reports import readable_time
@@ -49,8 +51,11 @@ FINE_TUNE_RATE = 0.3
 """Fine-tuning starts from a good place: its default learning rate is smaller by this factor."""
 
 SMALLEST_CROP = 16
-WARNED = 4
-"""Most stacks that are looked over for drift before a training."""
+LOOKED_OVER = 4
+"""Most stacks that are looked over, for drift and for their noise, before a training."""
+
+SMALLEST_MEASURED = 64
+"""Edge in pixels of the smallest slices whose noise can be told from structure."""
 
 Watch = Callable[[training.History, NDArray[np.float32], NDArray[np.float32]], None]
 
@@ -397,6 +402,8 @@ class Job:
             if pair is not None
             for low, high in [pair]
         )
+        if s.objective == "masked" and s.mask_shape != str(POINT):
+            noise = f"mask {s.mask_shape}, as the noise of neighbouring pixels is alike"
         return (
             f"Training on {describe(torch.device(s.device or 'cpu'))} in {s.precision}: "
             f"{s.objective} objective{f' ({noise})' if noise else ''}, {start}, "
@@ -416,10 +423,12 @@ def prepare(
     asked = settings
     resolved = with_defaults(settings, parent)
     data = read_stacks(stacks, settings.intensity, progress)
-    for stack in data[:: -(-len(data) // WARNED)]:
+    for stack in data[:: -(-len(data) // LOOKED_OVER)]:
         warn(ArraySource(stack.array), progress, scans=settings.scans, name=stack.name)
     if settings.crop is None:
         resolved = replace(resolved, crop=fitting_crop(data, resolved))
+    if resolved.mask_shape is None:
+        resolved = replace(resolved, mask_shape=str(mask_shape(data, resolved)))
     sampler = TripletSampler(data, training.sample_settings(resolved))
     assert resolved.units is not None and resolved.maps is not None
     with torch.random.fork_rng(devices=[]):
@@ -437,6 +446,20 @@ def prepare(
         parent,
         asked,
     )
+
+
+def mask_shape(stacks: Sequence[TrainingStack], settings: TrainSettings) -> MaskShape:
+    """Return the mask that suits the noise of the stacks."""
+    if settings.poisson is not None or settings.gaussian is not None:
+        return POINT  # Synthetic noise is independent from pixel to pixel.
+    measured = []
+    for stack in stacks[:: -(-len(stacks) // LOOKED_OVER)]:
+        # Scans are independent of each other; within one, noise may be alike.
+        images = stack.array[:1] if settings.scans else stack.array
+        # Where slices are too small to measure anything, nothing is known: single pixels.
+        if min(images.shape[1:]) >= SMALLEST_MEASURED:
+            measured.append(noise_correlation(images))
+    return fitting_mask(measured, isotropic=settings.isotropic and not settings.scans)
 
 
 def with_defaults(settings: TrainSettings, parent: Model | None = None) -> TrainSettings:

@@ -19,25 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nrrn_fiji.intensity import to_unit
+from nrrn_fiji.masks import MaskShape, mask_pixels
 from nrrn_fiji.noise import add_noise, noise_variance
 
-__all__ = [
-    "Batch",
-    "MaskShape",
-    "SampleSettings",
-    "TrainingStack",
-    "TripletSampler",
-    "mask_pixels",
-]
+__all__ = ["Batch", "SampleSettings", "TrainingStack", "TripletSampler"]
 
 VARIANCE_FLOOR = 0.003
 """Added to the noise variance before it divides a sample's loss (measured in nrrn.md)."""
-
-MASK_REACH = 2
-"""A masked pixel takes the value of a random pixel at most this far away from the masked box."""
-
-LARGEST_MASK = 5
-"""Farthest reach of a mask to each side, in pixels."""
 
 HELD_OUT = 0.1
 """Fraction of a stack that no training sample touches."""
@@ -47,40 +35,6 @@ SMALLEST_STRIP = 16
 
 VALIDATION_STREAM = 1_000_003
 """Keeps the random numbers of validation apart from those of any step."""
-
-
-class MaskShape(NamedTuple):
-    """How far a mask reaches to each side of its middle, in pixels and slices."""
-
-    x: int
-    y: int
-    z: int
-    """0 or 1: whether the neighbouring slices are masked too."""
-
-    @classmethod
-    def from_text(cls, text: str) -> MaskShape:
-        """Return the shape written as "X,Y,Z".
-
-        Raises
-        ------
-        ValueError
-            If it is not three whole numbers, x and y in 0 … 5 and z 0 or 1.
-        """
-        try:
-            x, y, z = (int(part) for part in text.split(","))
-        except ValueError:
-            x = y = z = -1
-        if not (0 <= x <= LARGEST_MASK and 0 <= y <= LARGEST_MASK and 0 <= z <= 1):
-            raise ValueError(
-                f"mask_shape is {text!r}, but it must be X,Y,Z: how many pixels to each side along "
-                f"x and y (0 to {LARGEST_MASK}) and slices along z (0 or 1) are hidden with a "
-                "pixel: give 0,0,0 for noise that is independent from pixel to pixel."
-            )
-        return cls(x, y, z)
-
-
-POINT = MaskShape(0, 0, 0)
-"""Single pixels, for noise that is independent from pixel to pixel."""
 
 
 class Batch(NamedTuple):
@@ -143,67 +97,6 @@ class Box(NamedTuple):
 
     array: NDArray[np.generic]
     intensity: tuple[float, float]
-
-
-def mask_pixels(
-    triplet: NDArray[np.float32],
-    fraction: float,
-    rng: np.random.Generator,
-    shape: MaskShape = POINT,
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Hide pixels of the middle image: replace them by the values of random pixels nearby.
-
-    Where noise is alike in neighbouring pixels, a hidden value could be read off them.  So with
-    each pixel a box of ``shape`` around it is hidden, in the outer images too if the box reaches
-    there (after structN2V, Broaddus et al. 2020).  No value comes from inside the box.
-
-    Parameters
-    ----------
-    triplet
-        (3, H, W), more than ``2 * (shape + 2)`` pixels along both axes.
-    fraction
-        Expected fraction of the middle image's pixels to replace, in (0, 1).
-    rng
-        Source of randomness.
-    shape
-        How far the box reaches to each side.
-
-    Returns
-    -------
-    masked, mask
-        The triplet with replaced pixels, (3, H, W), and the middles of the boxes, (H, W).
-    """
-    _, height, width = triplet.shape
-    offsets = box_offsets(shape.y, shape.x)
-    mask = rng.random((height, width)) < fraction / len(offsets)
-    if not mask.any():
-        mask[rng.integers(height), rng.integers(width)] = True
-    # Where boxes overlap the last value stays: a middle's own, which comes from outside its box.
-    offsets = offsets[np.argsort(~np.any(offsets, axis=1), kind="stable")]
-    middle_y, middle_x = np.nonzero(mask)
-    y, x = middle_y + offsets[:, :1], middle_x + offsets[:, 1:]
-    inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
-    around = box_offsets(shape.y + MASK_REACH, shape.x + MASK_REACH)
-    around = around[(abs(around[:, 0]) > shape.y) | (abs(around[:, 1]) > shape.x)]
-    masked = triplet.copy()
-    for image in (0, 1, 2) if shape.z else (1,):
-        by = around[rng.integers(len(around), size=inside.shape)]
-        from_y = step(np.broadcast_to(middle_y, y.shape), by[..., 0], height)
-        from_x = step(np.broadcast_to(middle_x, x.shape), by[..., 1], width)
-        values = triplet[image, from_y, from_x]
-        masked[image, y[inside], x[inside]] = values[inside]
-    return masked, mask
-
-
-def box_offsets(reach_y: int, reach_x: int) -> NDArray[np.intp]:
-    """Return the (y, x) offsets of a box around (0, 0), one a row."""
-    return np.argwhere(np.ones((2 * reach_y + 1, 2 * reach_x + 1))) - (reach_y, reach_x)
-
-
-def step(index: NDArray[np.intp], by: NDArray[np.intp], size: int) -> NDArray[np.intp]:
-    """Move indices, the other way where that would leave 0 … size − 1: never to where they were."""
-    there = index + by
-    return np.where((there < 0) | (there >= size), index - by, there)
 
 
 def split(stack: TrainingStack, settings: SampleSettings) -> tuple[Box, Box]:
@@ -381,7 +274,8 @@ class TripletSampler:
             for axis in (0, 1, 2):
                 if rng.random() < 0.5:
                     triplet = np.flip(triplet, axis)
-            if rng.random() < 0.5:
+            # Noise that is alike along one axis must stay along it, as the mask does.
+            if rng.random() < 0.5 and self.mask_shape.x == self.mask_shape.y:
                 triplet = np.swapaxes(triplet, 1, 2)
         mapped = to_unit(triplet, box.intensity)
         return resize(mapped, crop) if size != crop else np.ascontiguousarray(mapped)

@@ -26,6 +26,7 @@ LAYERS = (
         "plan",
         "denoising",
         "triplets",
+        "masks",
         "training",
         "stack_checks",
         "noise_statistics",

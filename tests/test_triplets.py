@@ -7,11 +7,9 @@ import pytest
 
 from nrrn_fiji.triplets import (
     Batch,
-    MaskShape,
     SampleSettings,
     TrainingStack,
     TripletSampler,
-    mask_pixels,
 )
 
 SCALE = 500_000.0
@@ -104,70 +102,6 @@ def test_grey_values_are_mapped_and_not_clipped() -> None:
     assert np.all(TripletSampler([stack], PLAIN).batch(0).centre == 2.0)
 
 
-def positions(height: int, width: int) -> np.ndarray:
-    """A triplet whose values say where they are: 10⁶ z + 10³ y + x."""
-    z, y, x = np.mgrid[:3, :height, :width]
-    return (z * 1_000_000 + y * 1000 + x).astype(np.float32)
-
-
-def test_masking_replaces_about_the_fraction_by_a_neighbour_within_two_pixels() -> None:
-    triplet = positions(100, 100)
-    masked, mask = mask_pixels(triplet, 0.06, np.random.default_rng(0))
-    assert mask.mean() == pytest.approx(0.06, abs=0.01)
-    np.testing.assert_array_equal(masked[[0, 2]], triplet[[0, 2]])
-    np.testing.assert_array_equal(masked[1][~mask], triplet[1][~mask])
-    moved = masked[1] - triplet[1]
-    moved_y, moved_x = np.round(moved / 1000), moved - 1000 * np.round(moved / 1000)
-    assert np.abs(moved_y).max() == 2 and np.abs(moved_x).max() == 2
-
-
-@pytest.mark.parametrize("size", [4, 5, 32])
-def test_no_masked_pixel_keeps_its_own_value_which_the_network_could_copy(size: int) -> None:
-    triplet = positions(size, size)
-    for seed in range(50):
-        masked, mask = mask_pixels(triplet, 0.3, np.random.default_rng(seed))
-        assert np.all(masked[1][mask] != triplet[1][mask])
-
-
-@pytest.mark.parametrize("shape", [MaskShape(2, 0, 0), MaskShape(1, 1, 0), MaskShape(2, 1, 1)])
-def test_a_mask_hides_everything_in_the_box_around_its_middle(shape: MaskShape) -> None:
-    triplet = positions(60, 60)
-    # So few that boxes do not touch: what is near a middle belongs to it.
-    rng = np.random.default_rng(3)
-    masked, mask = mask_pixels(triplet, 0.003, rng, shape)
-    middles = np.argwhere(mask)
-    hidden = np.argwhere(masked != triplet)
-    images = {0, 1, 2} if shape.z else {1}
-    assert set(hidden[:, 0]) == images
-    for y, x in middles:
-        for image in images:
-            for dy in range(-shape.y, shape.y + 1):
-                for dx in range(-shape.x, shape.x + 1):
-                    if not (0 <= y + dy < 60 and 0 <= x + dx < 60):
-                        continue
-                    from_z, rest = divmod(masked[image, y + dy, x + dx], 1_000_000)
-                    from_y, from_x = divmod(rest, 1000)
-                    assert from_z == image
-                    assert abs(from_y - y) > shape.y or abs(from_x - x) > shape.x
-                    assert abs(from_y - y) <= shape.y + 2 and abs(from_x - x) <= shape.x + 2
-    assert len(hidden) <= len(middles) * len(images) * (2 * shape.x + 1) * (2 * shape.y + 1)
-
-
-def test_larger_masks_replace_the_same_fraction_in_all_and_never_show_a_middle() -> None:
-    triplet = positions(200, 200)
-    masked, mask = mask_pixels(triplet, 0.2, np.random.default_rng(1), MaskShape(2, 1, 1))
-    changed = np.mean(masked[1] != triplet[1])
-    assert 0.15 < changed < 0.21  # Boxes overlap here and there.
-    assert np.all(masked[:, mask] != triplet[:, mask])
-
-
-@pytest.mark.parametrize("text", ["2", "1,2", "a,b,c", "-1,0,0", "6,0,0", "0,0,2", "1,1,1,1", ""])
-def test_a_mask_shape_that_is_none_gets_a_sentence(text: str) -> None:
-    with pytest.raises(ValueError, match=r"mask_shape is '.*', but it must be X,Y,Z.*0,0,0"):
-        MaskShape.from_text(text)
-    assert MaskShape.from_text("2, 1, 0") == (2, 1, 0)
-
-
 @pytest.mark.parametrize("objective", ["consensus", "masked", "clean"])
 def test_samples_are_float32_since_some_devices_have_nothing_wider(objective: str) -> None:
     settings = replace(PLAIN, objective=objective, gaussian=(5.0, 10.0))
@@ -183,6 +117,13 @@ def test_the_masked_objective_shows_the_replaced_centre_and_asks_for_the_recorde
     # Weights are normalised: their mean is 1 whatever the number of replaced pixels.
     np.testing.assert_allclose(batch.weight.mean(axis=(1, 2, 3)), 1, rtol=1e-5)
     np.testing.assert_array_equal(batch.target - batch.previous, 10_000)
+
+
+def test_slices_are_not_turned_where_the_mask_is_longer_along_one_axis() -> None:
+    settings = replace(PLAIN, keep_orientation=False, batch=64, objective="masked")
+    for shape, steps in (("1,0,0", {1, -1}), ("1,1,0", {1, -1, 100, -100})):
+        batch = sampler(replace(settings, mask_shape=shape)).batch(0)
+        assert {int(v) for v in batch.target[:, 0, 0, 1] - batch.target[:, 0, 0, 0]} == steps
 
 
 def flat(value: float = 0.5) -> np.ndarray:
