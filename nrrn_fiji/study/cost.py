@@ -226,5 +226,7 @@ def picture(filtered: Priced, networks: Sequence[Priced], path: Path) -> None:
                     width=0.9,
                 )
             )
-            panels.append(Panel("", tuple(drawn), x_axis, y_axis))
+            # U-Net has a hundred times the parameters of an NRRN.
+            far_apart = ends[1] > 10 * ends[0]
+            panels.append(Panel("", tuple(drawn), x_axis, y_axis, log_x=far_apart))
     curves(panels, path, height=2.2)

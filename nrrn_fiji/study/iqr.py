@@ -187,4 +187,5 @@ def picture_profile(
                 "Grey value (of 255)",
             )
         )
-    curves(panels, path, across=3, height=1.9, share_y=True)
+    across = 4 if len(panels) == 4 else 3
+    curves(panels, path, across=across, height=1.9, share_y=True)
