@@ -271,7 +271,7 @@ def train(take: Photographer) -> None:
 
     def nearly_over() -> bool:
         steps = plot.getPlot().getDataObjectArrays(0)[0]
-        return not imp.isLocked() or float(max(steps)) > 0.85 * take.steps
+        return not imp.isLocked() or float(max(steps)) > 0.75 * take.steps
 
     user.wait(nearly_over, 3600)
     take.place(plot, 20, int(main.getY() + main.getHeight()) + GAP)

@@ -28,6 +28,8 @@ running.show(app)
 
 PICTURES = Path(sys.argv[2])
 IJ = java("ij.IJ")
+SECONDS_TO_SETTLE = 5.0
+"""A Fiji that has just opened still runs macros of its own, and greets its user."""
 
 
 def front(depth: int = 5, width: int = 90, height: int = 70) -> Any:
@@ -62,8 +64,7 @@ def menu() -> dict[str, Any]:
 
 def denoise() -> dict[str, Any]:
     """Denoise Stack…: the dialog, the Recorder, the recorded line again, batch mode, an error."""
-    IJ.run("Record...", "")
-    recorder = user.wait(java("ij.plugin.frame.Recorder").getInstance)
+    recorder = java("ij.plugin.frame.Recorder")()
     front(3, 40, 30)
     user.choose("Denoise Stack...")
     asked = user.dialog("Denoise Stack")
@@ -314,6 +315,9 @@ SCENES: tuple[Callable[[], dict[str, Any]], ...] = (
 )
 
 told: dict[str, Any] = {"about": str(app)}
+if app.fiji is not None:
+    time.sleep(SECONDS_TO_SETTLE)
+    user.close_all()
 for scene in SCENES:
     try:
         told[scene.__name__] = scene()
