@@ -639,3 +639,16 @@ def test_the_quick_study_runs_anywhere(tmp_path, capsys):
         assert content["part"]["title"].split(":")[0] in html
     assert main(["study", "all", "-o", str(out), "--quick", "--json"]) == 0
     assert '"measured": 0' in capsys.readouterr().out
+
+
+def test_competitors_are_trained_for_as_long_as_is_asked():
+    budget = jobs.chosen_budget(False, False, HOUR, None, 7, "unet-mean, nrrn-n2n")
+    assert (budget.steps, budget.minutes) == (7, None)
+    assert budget.contenders == ("unet-mean", "nrrn-n2n")
+    budget = jobs.chosen_budget(False, False, HOUR, 1.5, None, None)
+    assert (budget.steps, budget.minutes) == (None, 1.5)
+    assert budget.contenders == HOUR.contenders
+    with pytest.raises(ValueError, match=r"minutes is 1\.5 and steps is 7, but .*: drop one"):
+        jobs.chosen_budget(False, False, HOUR, 1.5, 7, None)
+    with pytest.raises(ValueError, match=r"'unit' is none: choose from .*unet-mean"):
+        jobs.chosen_budget(False, False, HOUR, None, None, "unit")

@@ -70,6 +70,20 @@ MINUTES = Option(
     minimum=0.01,
     unit="min",
 )
+STEPS = Option(
+    name="steps",
+    label="Steps per competitor",
+    help="Train every competitor for as many steps instead of equally long.",
+    kind=Kind.INTEGER,
+    minimum=1,
+)
+COMPETITORS = Option(
+    name="competitors",
+    label="Competitors",
+    help="Which networks to train, like unet-mean,denoisenet-three; a usual choice when left out. "
+    "A name that is none gets a list.",
+    kind=Kind.TEXT,
+)
 QUICK = Option(
     name="quick",
     label="Quick",
@@ -87,7 +101,7 @@ SEED = Option(
 DEVICE = Option(name="device", label="Device", help=DEVICE_HELP, kind=Kind.TEXT)
 
 FIRST = (VOLUME, TUNING, TRAIN, MODEL, OUT, SLICES)
-LAST = (MINUTES, QUICK, SEED, DEVICE, OVERWRITE)
+LAST = (MINUTES, STEPS, COMPETITORS, QUICK, SEED, DEVICE, OVERWRITE)
 FILTERS_ALONE = replace(
     MODEL,
     help="The model, a name or a .safetensors file; give it again to compare several. Filters "
@@ -149,6 +163,8 @@ COMMANDS: tuple[Command, ...] = (
             SLICES,
             LEVELS,
             replace(MINUTES, help="Training time of each competitor; 3 when left out."),
+            STEPS,
+            COMPETITORS,
             QUICK,
             Option(
                 name="full",

@@ -113,16 +113,46 @@ def refuse_other(folder: Path, experiment: Experiment, study: Study, kept: str, 
         )
 
 
-def chosen_budget(quick: bool, full: bool, default: Budget, minutes: float | None) -> Budget:
+def chosen_budget(
+    quick: bool,
+    full: bool,
+    default: Budget,
+    minutes: float | None,
+    steps: int | None,
+    competitors: str | None,
+) -> Budget:
     """Return the budget that was asked for."""
     if quick and full:
         raise ValueError(
             "quick and full are both asked for, but they exclude each other: drop one."
         )
     budget = QUICK if quick else FULL if full else default
+    if minutes is not None and steps is not None:
+        raise ValueError(
+            f"minutes is {minutes:g} and steps is {steps}, but competitors are trained either "
+            "equally long or equally many steps: drop one."
+        )
     if minutes is not None:
         budget = replace(budget, minutes=minutes, steps=None)
+    if steps is not None:
+        budget = replace(budget, minutes=None, steps=steps)
+    if competitors is not None:
+        budget = replace(budget, contenders=parse_competitors(competitors))
     return budget
+
+
+def parse_competitors(text: str) -> tuple[str, ...]:
+    """Return the keys in a list like "unet-mean,denoisenet-three"; ValueError lists those known."""
+    from ..baselines.trained import CONTENDERS
+
+    keys = tuple(word.strip() for word in text.split(","))
+    for key in keys:
+        if key not in CONTENDERS:
+            raise ValueError(
+                f"competitors is {text!r}, but {key!r} is none: choose from "
+                f"{', '.join(CONTENDERS)}."
+            )
+    return keys
 
 
 def study_files(
@@ -138,6 +168,8 @@ def study_files(
     tuning_slices: Sequence[int] | None = None,
     levels: str | None = None,
     minutes: float | None = None,
+    steps: int | None = None,
+    competitors: str | None = None,
     quick: bool = False,
     seed: int = 0,
     device: str | None = None,
@@ -172,8 +204,10 @@ def study_files(
         What to look at, like ``"10:120:10"`` and ``"P8,G25"``.
     tuning_slices
         Slices that filters are tuned on.
-    minutes
-        Training time of each competitor.
+    minutes, steps
+        Training time of each competitor, or how many steps it takes.
+    competitors
+        Which networks are trained, like ``"unet-mean,denoisenet-three"``.
     quick
         Use the smallest budget.
     seed, device
@@ -200,7 +234,7 @@ def study_files(
     experiment = EXPERIMENTS[name]
     if name == "table2" and all_images:
         experiment = replace(experiment, function=partial(table2_part, images=(3, 2, 1)))
-    budget = chosen_budget(quick, False, FULL, minutes)
+    budget = chosen_budget(quick, False, FULL, minutes, steps, competitors)
     models = as_list(model) or ([DEFAULT_MODEL] if experiment.needs_model else [])
     loaded = [load_model(one) for one in models]
     if write_card and (not loaded or loaded[0].path is None):
@@ -273,6 +307,8 @@ def all_files(
     slices: str | None = None,
     levels: str | None = None,
     minutes: float | None = None,
+    steps: int | None = None,
+    competitors: str | None = None,
     quick: bool = False,
     full: bool = False,
     seed: int = 0,
@@ -316,7 +352,7 @@ def all_files(
         train=train or (),
         models=as_list(model) or [DEFAULT_MODEL],
         compete=True,
-        budget=chosen_budget(quick, full, HOUR, minutes),
+        budget=chosen_budget(quick, full, HOUR, minutes, steps, competitors),
         slices=parse_slice_numbers(slices) if slices else None,
         levels=parse_levels(levels) if levels else None,
         seed=seed,
