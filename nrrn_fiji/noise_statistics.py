@@ -24,12 +24,11 @@ from scipy.stats import theilslopes
 
 from .intensity import ArraySource, Source, invalid_mask
 from .noise import estimate_sigma
+from .patch_noise import BLOCK, LAGS, PATCH, noise_of_patches
 
 __all__ = [
-    "LAGS",
     "NoiseCorrelation",
     "NoiseFit",
-    "autocorrelation",
     "fit_noise",
     "flat_places",
     "in_patches",
@@ -40,10 +39,6 @@ __all__ = [
 
 Array = NDArray[np.float64]
 
-LAGS = (1, 2, 3)
-"""Distances in pixels at which noise is compared; the noise of detectors reaches no further."""
-
-PATCH, BLOCK = 16, 4
 FLATTEST = 0.01
 """Share of the patches that counts as flat: fewer are too noisy, more have structure in them."""
 FEWEST = 48
@@ -241,29 +236,6 @@ def flat_places(image: NDArray[Any], share: float = FLATTEST) -> NDArray[np.bool
     return np.nan_to_num(between, nan=np.inf) <= limit
 
 
-def autocorrelation(images: Array, axis: int, lag: int) -> float:
-    """Return the correlation of pixels ``lag`` apart along an axis, of values of mean 0.
-
-    Parameters
-    ----------
-    images
-        Any number of axes; the mean is taken over all of them.
-    axis
-        Along which to shift.
-    lag
-        By how many pixels, at least 1.
-
-    Returns
-    -------
-    float
-        -1 … 1; 0 where nothing varies.
-    """
-    moved = np.moveaxis(images, axis, -1)
-    one, other = moved[..., lag:], moved[..., :-lag]
-    power = float((images**2).mean())
-    return float((one * other).mean()) / power if power > 0 else 0.0
-
-
 def noise_correlation(stack: NDArray[Any] | Source) -> NoiseCorrelation:
     """Measure how alike the noise of neighbouring pixels is, in the flattest patches of a stack.
 
@@ -276,7 +248,7 @@ def noise_correlation(stack: NDArray[Any] | Source) -> NoiseCorrelation:
     Returns
     -------
     NoiseCorrelation
-        Per axis, at the lags 1, 2 and 3.  Of white noise the estimates are within about 0.02 of 0;
+        Per axis, at the lags 1, 2 and 3.  Of noise alone the estimates are within about 0.03;
         where no patch is flat, structure makes them too high.
 
     Raises
@@ -287,12 +259,7 @@ def noise_correlation(stack: NDArray[Any] | Source) -> NoiseCorrelation:
     patches = Patches(stack, 1 + LAGS[-1])
     chosen = patches.calmest()
     pixels = patches.pixels[chosen]
-    first = patches.deviations(chosen)
-    x, y, variance, _ = corrected(first, float(patches.between[chosen].mean()))
-    one, other = first[:, 1:, 1:] * first[:, :-1, :-1], first[:, 1:, :-1] * first[:, :-1, 1:]
-    deficit = variance - float((first**2).mean())
-    near = ((BLOCK - 1) / BLOCK) ** 2
-    diagonal = (float(one.mean() + other.mean()) / 2 + deficit * near) / variance
+    noise = noise_of_patches(patches.deviations(chosen))
     z = None
     if pixels.shape[1] > 1:
         # What is left of structure in flat patches is coarse and the same in the next slices:
@@ -304,43 +271,9 @@ def noise_correlation(stack: NDArray[Any] | Source) -> NoiseCorrelation:
         for lag in LAGS[: pixels.shape[1] - 1]:
             power = np.sqrt(powers[0] * powers[lag])
             z[lag - 1] = (fine[:, 0] * fine[:, lag]).mean() / power if power > 0 else 0.0
-    return NoiseCorrelation(x, y, z, diagonal, float(np.sqrt(variance)), int(chosen.size))
-
-
-def corrected(first: Array, between: float) -> tuple[Array, Array, float, float]:
-    """Return correlations along x and y, the variance, and the share of it that the means of
-    blocks should have, with the bias of the choice undone.
-
-    Patches were chosen because the means of their blocks differ little, by chance too.  How much
-    these means should differ follows from variance and correlation, and how much they do is
-    known: the deficit is given back to all products of pixels that share a block.
-
-    Parameters
-    ----------
-    first
-        (patch, Y, X), each of mean 0.
-    between
-        Mean variance of the means of blocks in the chosen patches.
-    """
-    power = float((first**2).mean())
-    products = {
-        axis: np.array([autocorrelation(first, axis, lag) for lag in LAGS]) * power
-        for axis in (2, 1)
-    }
-    share = 1 - np.array(LAGS) / BLOCK
-    weights = 2 * share / BLOCK
-    deficit = 0.0
-    for _ in range(5):
-        variance = power + deficit
-        x, y = ((products[axis] + deficit * share) / variance for axis in (2, 1))
-        # Mean correlation of two pixels of a block, along x and y independently.
-        alike = (1 / BLOCK + weights @ x) * (1 / BLOCK + weights @ y)
-        # The patch's own mean was taken away from the blocks' means too.
-        share_of_means = max(float(alike), 0.0) * (1 - (BLOCK / PATCH) ** 2)
-        deficit = max(variance * share_of_means - between, 0.0)
-    variance = power + deficit
-    x, y = ((products[axis] + deficit * share) / variance for axis in (2, 1))
-    return x, y, variance, share_of_means
+    return NoiseCorrelation(
+        noise.x, noise.y, z, noise.diagonal, float(np.sqrt(noise.variance)), int(chosen.size)
+    )
 
 
 def fit_noise(stack: NDArray[Any] | Source) -> NoiseFit:
@@ -376,15 +309,14 @@ def fit_noise(stack: NDArray[Any] | Source) -> NoiseFit:
         if inside.size >= 16:
             parts.append(patches.flattest(inside, max(4, round(0.04 * inside.size)), 40))
     calmest = patches.calmest()
-    first = patches.deviations(calmest)
-    *_, share = corrected(first, float(patches.between[calmest].mean()))
+    share = noise_of_patches(patches.deviations(calmest)).between
     chosen = np.unique(np.concatenate(parts)) if parts else calmest
     # The flattest patches of some brightness may still hold an outline: the means of their blocks
     # then differ more than those of noise do.
     flat = patches.between[chosen] <= OUTLINE * share * patches.spread[chosen]
     chosen = chosen[flat] if flat.sum() >= FEWEST // 4 else calmest
     first = patches.deviations(chosen)
-    variance = corrected(first, float(patches.between[chosen].mean()))[2]
+    variance = noise_of_patches(first).variance
     # A block's mean is worth little against chance: the deficit is given to all in proportion.
     variances = (first**2).mean(axis=(1, 2)) * (variance / float((first**2).mean()))
     brightness = patches.means[chosen]

@@ -18,16 +18,15 @@ from numpy.typing import NDArray
 
 from .intensity import Source, fill_invalid, invalid_mask
 from .noise_statistics import (
-    PATCH,
     NoiseCorrelation,
     NoiseFit,
-    autocorrelation,
     fit_noise,
     flat_places,
     in_patches,
     noise_correlation,
     sampled_slices,
 )
+from .patch_noise import PATCH, autocorrelation
 from .progress import Cancelled, NoProgress, Progress
 from .residuals import APART, Detail, detail, local_correlation, shared
 from .resolution import SMALLEST_EDGE, RingCorrelation, split_correlation

@@ -30,6 +30,7 @@ LAYERS = (
         "training",
         "stack_checks",
         "noise_statistics",
+        "patch_noise",
     },
     {
         "volumes",

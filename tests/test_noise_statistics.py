@@ -10,7 +10,6 @@ from scipy import ndimage
 
 from nrrn_fiji.intensity import ArraySource
 from nrrn_fiji.noise_statistics import (
-    autocorrelation,
     fit_noise,
     flat_places,
     noise_correlation,
@@ -180,14 +179,6 @@ def test_flat_places_avoid_edges() -> None:
     places = flat_places(image, 0.5)
     assert not places[:2, 1].any()  # an edge runs through these
     assert places.sum() == 8
-
-
-def test_autocorrelation_is_that_of_numpy() -> None:
-    line = white(400)
-    line -= line.mean()
-    expected = np.mean(line[2:] * line[:-2]) / np.mean(line**2)
-    assert autocorrelation(line[None], 1, 2) == pytest.approx(expected)
-    assert autocorrelation(np.zeros((3, 3)), 0, 1) == 0
 
 
 @pytest.mark.parametrize(

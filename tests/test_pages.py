@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from nrrn_fiji.pages import Figure, Verdict, Section, page
+from nrrn_fiji.pages import Figure, Section, Verdict, page
 from nrrn_fiji.reports import Table
 
 PNG = b"\x89PNG\r\n\x1a\n not really"
