@@ -105,8 +105,8 @@ def detail(noisy: Array, noisy_far: Array, denoised: Array, denoised_far: Array)
     before = ratio(sums["xz"], sums["xx"] * sums["zz"])
     after = ratio(sums["yw"], sums["yy"] * sums["ww"])
     after[sums["yy"] + sums["ww"] < EMPTY * (sums["xx"] + sums["zz"])] = np.nan
-    # Agreement by chance is 1 / sqrt(count): five times as much is structure.
-    known = before > np.maximum(5 / np.sqrt(count), 0.02)
+    # Agreement by chance is 1 / sqrt(2 count): five times as much is structure.
+    known = before > np.maximum(5 / np.sqrt(2 * count), 0.02)
     kept = np.full(rings.size, np.nan)
     kept[known] = ((sums["yz"] + sums["wx"]) / 2)[known] / sums["xz"][known]
     return Detail(rings.frequency, before, after, kept)

@@ -43,13 +43,15 @@ __all__ = [
 Array = NDArray[np.float64]
 
 ONE_SEVENTH = 1 / 7
-"""Fixed threshold: a correlation of 1/7 between halves is one of 1/2 with a perfect image."""
+"""Fixed threshold: where two images correlate by 1/7, their mean correlates by 1/2 with a perfect
+image."""
 
 SMALLEST_EDGE = 32
 """Pixels; a smaller image has too few Fourier coefficients on its rings."""
 
 TAPER = 0.25
-"""Share of the edges over which the Tukey window falls to zero, so that they make no cross."""
+"""Share of an axis, at each end, over which the Tukey window falls to zero, so that the borders
+make no cross in the spectrum."""
 
 SMOOTHING = 3
 """Rings that are averaged before a crossing is looked for."""
@@ -64,7 +66,9 @@ class RingCorrelation:
     correlation: Array
     """-1 … 1, one per ring."""
     count: Array
-    """Independent Fourier coefficients on each ring, over all images that were averaged."""
+    """Independent complex Fourier coefficients on each ring, over all slices: where there is noise
+    alone, the correlation has a standard deviation of 1 / sqrt(2 count).  Of a split image fewer
+    than there are, because unfolding multiplies chance by 4 there."""
     limit: float
     """Highest frequency that could be looked at: 0.5 for two images, 0.25 for a split one."""
     inflated: float = 0.0
@@ -101,6 +105,13 @@ class RingCorrelation:
         step = self.frequency[first] - self.frequency[first - 1]
         return float(self.frequency[first - 1] + step * high / (high - low))
 
+    @property
+    def drowned(self) -> bool:
+        """Whether there is noise alone, as far as can be told: the curve is below 1/7 already where
+        a quarter of the image is looked at, on rings of too few coefficients to be sure."""
+        crossing = self.crossing()
+        return crossing is not None and crossing <= 4 * float(self.frequency[0])
+
     def resolution(self, threshold: Array | float = ONE_SEVENTH) -> float | None:
         """Return the period in pixels at which the curve falls below the threshold; None if finer
         than can be seen, which is one over :attr:`limit`."""
@@ -125,9 +136,12 @@ class Rings:
     ----------
     shape
         (Y, X) of the images.
+    apodised
+        Whether the spectra are those of :func:`spectrum`.  Its window leaves fewer pixels their
+        full weight, and so fewer coefficients that are independent.
     """
 
-    def __init__(self, shape: tuple[int, int]):
+    def __init__(self, shape: tuple[int, int], *, apodised: bool = True):
         if min(shape) < SMALLEST_EDGE:
             raise ValueError(
                 f"The image is {shape[0]} × {shape[1]} pixels, but rings of spatial frequency "
@@ -148,7 +162,8 @@ class Rings:
             twice[-1] = 1.0
         self.weight = np.broadcast_to(twice, (shape[0], twice.size)).ravel()
         self.frequency = np.arange(1, self.size + 1) / edge
-        self.count = self.sums(np.ones(self.ring.size)) / 2
+        share = np.sqrt(np.prod([independent_share(n) for n in shape])) if apodised else 1.0
+        self.count = self.sums(np.ones(self.ring.size)) / 2 * share
 
     def sums(self, values: ArrayLike) -> Array:
         """Return the sum over each ring, without the image's mean, for values of :func:`spectrum`'s
@@ -164,6 +179,23 @@ def half_bit(count: ArrayLike) -> Array:
     """
     root = np.sqrt(np.maximum(np.asarray(count, np.float64), 1))
     return np.minimum((0.2071 + 1.9102 / root) / (1.2071 + 0.9102 / root), 1)
+
+
+def window(edge: int) -> Array:
+    """Return the weights by which pixels fade towards the ends of an axis."""
+    return np.asarray(tukey(edge, 2 * TAPER), np.float64)
+
+
+def independent_share(edge: int) -> float:
+    """Return the share of Fourier coefficients that stay independent under the window of an axis.
+
+    Of a ring, which is one coefficient thick, it is that of one axis.
+
+    Source: Welch, *IEEE Transactions on Audio and Electroacoustics* 15, 1967: the power of the
+    window's square against the square of its power.
+    """
+    square = window(edge) ** 2
+    return float(square.mean() ** 2 / (square**2).mean())
 
 
 def spectrum(image: ArrayLike) -> NDArray[np.complex128]:
@@ -200,8 +232,8 @@ def spectrum(image: ArrayLike) -> NDArray[np.complex128]:
     flat = values - values.mean()
     flat = flat - y * (flat * y).sum() / ((y**2).sum() * x.size)
     flat = flat - x * (flat * x).sum() / ((x**2).sum() * y.size)
-    window = tukey(values.shape[0], 2 * TAPER)[:, None] * tukey(values.shape[1], 2 * TAPER)[None, :]
-    return fft.rfft2(flat * window)
+    height, width = values.shape
+    return fft.rfft2(flat * window(height)[:, None] * window(width)[None, :])
 
 
 def ring_correlation(
@@ -233,7 +265,7 @@ def ring_correlation(
             "stacks (Z, Y, X) of the same shape: cut them to the same size."
         )
     pairs = [(one, other)] if one.ndim == 2 else list(zip(one, other, strict=True))
-    rings = Rings((one.shape[-2], one.shape[-1]))
+    rings = Rings((one.shape[-2], one.shape[-1]), apodised=apodise)
     transform = spectrum if apodise else fft.rfft2
     if not apodise and not (np.isfinite(one).all() and np.isfinite(other).all()):
         raise ValueError("first or second holds NaN or infinite values: give finite images.")
@@ -311,7 +343,8 @@ def split_correlation(images: ArrayLike, *, noise_correlation: float = 0.0) -> R
         )
         curves.append(_correlation(pairs, rings))
     halves = np.mean(curves, axis=0)
-    # A negative correlation has no such meaning, and stays as it is.
-    whole = np.where(halves > 0, 4 * halves / (1 + 3 * halves), halves)
-    count = rings.count * len(stack) * 2
+    # Below 0 there is chance alone.  Unfolded alike, or noise would have a mean above 0.
+    whole = 4 * halves / (1 + 3 * np.abs(halves))
+    # Both diagonals count; where the halves hardly agree, 4 F has four times the spread of F.
+    count = rings.count * len(stack) * 2 / 16
     return RingCorrelation(rings.frequency / 2, whole, count, 0.25, noise_correlation)

@@ -6,9 +6,19 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from nrrn_fiji.resolution import ONE_SEVENTH, half_bit, ring_correlation, split_correlation
+from nrrn_fiji.resolution import (
+    ONE_SEVENTH,
+    RingCorrelation,
+    half_bit,
+    ring_correlation,
+    split_correlation,
+)
 
-RNG = np.random.default_rng(5)
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """The same noise for every test, whichever tests run."""
+    return np.random.default_rng(5)
 
 
 def blobs(shape=(256, 256), blur=3.0, spread=30.0, seed=1):
@@ -49,22 +59,38 @@ def test_the_curve_agrees_with_a_loop_over_the_definition(shape):
     assert found.frequency[-1] == pytest.approx((min(shape) // 2) / min(shape))
 
 
-def test_equal_images_agree_on_every_ring_and_noise_on_none():
-    a = RNG.normal(size=(128, 128))
+def test_equal_images_agree_on_every_ring_and_noise_on_none(rng):
+    a = rng.normal(size=(128, 128))
     same = ring_correlation(a, 7 * a + 100)
     np.testing.assert_allclose(same.correlation, 1, atol=1e-9)
     assert same.resolution() is None and same.half_bit is None
-    noise = ring_correlation(a, RNG.normal(size=(128, 128)))
+    assert not same.drowned
+    noise = ring_correlation(a, rng.normal(size=(128, 128)))
     # Spread around 0 as n independent coefficients do.
     assert abs(noise.correlation[10:].mean()) < 0.02
     assert noise.resolution() is not None and noise.resolution() > 20
 
 
-def test_the_curve_is_the_signal_to_noise_ratio():
+@pytest.mark.parametrize("apodise", [True, False])
+def test_noise_alone_spreads_as_the_count_of_independent_coefficients_says(apodise, rng):
+    many = [ring_correlation(*rng.normal(size=(2, 64, 64)), apodise=apodise) for _ in range(40)]
+    spread = np.array([f.correlation * np.sqrt(2 * f.count) for f in many])[:, 5:]
+    assert spread.std() == pytest.approx(1, abs=0.1)
+
+
+def test_noise_alone_spreads_so_in_a_split_image_too(rng):
+    many = [split_correlation(rng.normal(size=(8, 128, 128))) for _ in range(40)]
+    spread = np.array([f.correlation * np.sqrt(2 * f.count) for f in many])[:, 8:]
+    assert spread.std() == pytest.approx(1, abs=0.15)
+    assert spread.mean() == pytest.approx(0, abs=0.06)
+    assert sum(f.drowned for f in many) > 36
+
+
+def test_the_curve_is_the_signal_to_noise_ratio(rng):
     """FRC = SNR / (1 + SNR) for the same structure with independent white noise."""
     shape, sigma = (256, 256), 12.0
     stack = np.stack([blobs(shape, 2.0, seed=s) for s in range(4)])
-    a, b = (stack + RNG.normal(0, sigma, stack.shape) for _ in range(2))
+    a, b = (stack + rng.normal(0, sigma, stack.shape) for _ in range(2))
     power = np.mean([np.abs(np.fft.fft2(image)) ** 2 for image in stack], 0) / stack[0].size
     found = ring_correlation(a, b)
     f = np.hypot(np.fft.fftfreq(256)[:, None], np.fft.fftfreq(256)[None, :])
@@ -74,19 +100,19 @@ def test_the_curve_is_the_signal_to_noise_ratio():
         assert found.correlation[ring].mean() == pytest.approx(snr / (1 + snr), abs=0.06)
 
 
-def test_a_blurred_copy_has_the_same_curve():
+def test_a_blurred_copy_has_the_same_curve(rng):
     """A linear filter changes signal and noise alike: FRC cannot be bettered by smoothing."""
     clean = blobs(blur=2.0)
-    a, b = (clean + RNG.normal(0, 10, clean.shape) for _ in range(2))
+    a, b = (clean + rng.normal(0, 10, clean.shape) for _ in range(2))
     before = ring_correlation(a, b)
     after = ring_correlation(ndimage.gaussian_filter(a, 1), ndimage.gaussian_filter(b, 1))
     np.testing.assert_allclose(after.correlation[:100], before.correlation[:100], atol=0.05)
 
 
 @pytest.mark.parametrize(("blur", "sigma"), [(3.0, 10.0), (3.0, 30.0), (2.5, 15.0)])
-def test_splitting_one_image_finds_what_two_images_show(blur, sigma):
-    clean = np.stack([blobs((384, 384), blur, seed=s) for s in range(3)])
-    a, b = (clean + RNG.normal(0, sigma, clean.shape) for _ in range(2))
+def test_splitting_one_image_finds_what_two_images_show(blur, sigma, rng):
+    clean = np.stack([blobs((384, 384), blur, seed=s) for s in range(6)])
+    a, b = (clean + rng.normal(0, sigma, clean.shape) for _ in range(2))
     two = ring_correlation(a, b)
     one = split_correlation(a)
     assert one.limit == 0.25
@@ -97,21 +123,21 @@ def test_splitting_one_image_finds_what_two_images_show(blur, sigma):
     assert np.abs(smooth).max() < 0.1
 
 
-def test_splitting_needs_its_calibration():
+def test_splitting_needs_its_calibration(rng):
     """Without turning the phase back and unfolding, the split image looks worse than it is."""
     clean = np.stack([blobs((384, 384), 2.5, seed=s) for s in range(3)])
-    a, b = (clean + RNG.normal(0, 15, clean.shape) for _ in range(2))
+    a, b = (clean + rng.normal(0, 15, clean.shape) for _ in range(2))
     raw = ring_correlation(a[:, ::2, ::2], a[:, 1::2, 1::2])
     assert 2 * raw.resolution() > 1.15 * ring_correlation(a, b).resolution()
 
 
-def test_correlated_noise_alone_looks_like_detail_when_one_image_is_split():
+def test_correlated_noise_alone_looks_like_detail_when_one_image_is_split(rng):
     """The reason why a split denoised image proves nothing: here is no structure at all."""
-    smooth = ndimage.gaussian_filter(RNG.normal(size=(3, 256, 256)), (0, 1.2, 1.2))
+    smooth = ndimage.gaussian_filter(rng.normal(size=(3, 256, 256)), (0, 1.2, 1.2))
     found = split_correlation(smooth, noise_correlation=0.5)
     assert found.correlation[found.frequency < 0.1].mean() > 0.8
     assert not found.trusted
-    white = split_correlation(RNG.normal(size=(3, 256, 256)), noise_correlation=0.01)
+    white = split_correlation(rng.normal(size=(3, 256, 256)), noise_correlation=0.01)
     assert abs(white.correlation[10:].mean()) < 0.06
     assert white.trusted
 
@@ -125,8 +151,6 @@ def test_thresholds():
 
 
 def test_the_crossing_is_interpolated():
-    from nrrn_fiji.resolution import RingCorrelation
-
     frequency = np.arange(1, 11) / 20
     straight = RingCorrelation(frequency, 1 - 2 * frequency, np.full(10, 100.0), 0.5)
     # 1 - 2 f = 1/7 at f = 3/7; a mean of three on a straight line is the line itself.
