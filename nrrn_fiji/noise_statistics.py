@@ -210,7 +210,9 @@ class Patches:
         return self.flattest(self.usable, fewest, MOST)
 
 
-def flat_places(image: NDArray[Any], share: float = FLATTEST) -> NDArray[np.bool_]:
+def flat_places(
+    image: NDArray[Any], share: float = FLATTEST, usable: NDArray[np.bool_] | None = None
+) -> NDArray[np.bool_]:
     """Return which patches of 16 × 16 pixels of a slice are flat.
 
     Parameters
@@ -219,6 +221,8 @@ def flat_places(image: NDArray[Any], share: float = FLATTEST) -> NDArray[np.bool
         (Y, X), best the less noisy one of two images.
     share
         How many of the patches to take, 0 … 1.
+    usable
+        (Y // 16, X // 16): which patches to choose among; all when left out.
 
     Returns
     -------
@@ -229,6 +233,8 @@ def flat_places(image: NDArray[Any], share: float = FLATTEST) -> NDArray[np.bool
     count = PATCH // BLOCK
     blocks = patches.reshape(*patches.shape[:2], count, BLOCK, count, BLOCK)
     between = blocks.mean(axis=(3, 5)).var(axis=(2, 3))
+    if usable is not None:
+        between[~usable] = np.nan
     finite = np.isfinite(between)
     if not finite.any():
         return np.zeros(between.shape, np.bool_)

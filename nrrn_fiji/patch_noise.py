@@ -110,7 +110,8 @@ def noise_of_patches(patches: Array) -> PatchNoise:
     true = seen
     between = 0.0
     for _ in range(ROUNDS):
-        noise = true.power * np.kron(*(_along(lags / true.power) for lags in (true.y, true.x)))
+        y, x = (_along(lags / true.power) for lags in (true.y, true.x))
+        noise: Array = np.asarray(true.power * np.kron(y, x), np.float64)
         expected, share = _chosen(noise, covariance)
         between = share / true.power
         whole = _products(noise)

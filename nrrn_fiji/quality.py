@@ -4,19 +4,22 @@ Everything comes from the noisy and the denoised stack alone.  Structure is told
 slice three slices away (:mod:`nrrn_fiji.residuals`), noise by flat patches
 (:mod:`nrrn_fiji.noise_statistics`).
 
-This module must never hold more of a stack than a few slices, and never give a number for what it
-could not measure: there is a reason instead.
+This module must never hold more of a stack than a few slices and the middles of some more, and
+never give a number for what it could not measure: there is a reason instead.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .intensity import Source, fill_invalid, invalid_mask
+from .matching import Match, match
 from .noise_statistics import (
     NoiseCorrelation,
     NoiseFit,
@@ -28,7 +31,7 @@ from .noise_statistics import (
 )
 from .patch_noise import PATCH, autocorrelation
 from .progress import Cancelled, NoProgress, Progress
-from .residuals import APART, Detail, detail, local_correlation, shared
+from .residuals import APART, Detail, detail, local_correlation, shared, shared_power
 from .resolution import SMALLEST_EDGE, RingCorrelation, split_correlation
 
 __all__ = ["Both", "GreyShift", "PerSlice", "Quality", "assess"]
@@ -38,8 +41,9 @@ Array = NDArray[np.float64]
 PAIRS = 8
 """Pairs of slices, three apart, that are compared on rings of spatial frequency."""
 
-WINDOW = 1024
-"""Edge in pixels of the part in the middle of a slice that spectra and patches are taken from."""
+WINDOW = 768
+"""Edge in pixels of the part in the middle of a slice that spectra and patches are taken from:
+of 32 slices these are 150 MB."""
 
 MOST_SLICES = 2000
 """Slices whose removed noise is measured; of deeper stacks as many, evenly spread."""
@@ -118,9 +122,13 @@ class Quality:
     removed_alike: float | None
     """Correlation of what was removed from slices three apart."""
     removed_structure: float | None
-    """Contrast of removed structure over that of all structure that slices three apart share."""
+    """Contrast of removed structure over that of all structure that slices three apart share, as
+    much of it as is certain (two standard errors less than what was found).  A change of grey
+    values that depends on grey value alone is no removed structure: :attr:`shift` has it."""
     removed_like_kept: float
     """Median over tiles of the correlation of removed and denoised grey values."""
+    match: Match | None
+    """Whether both stacks show the same; None if they are equal or too small."""
     neighbours: tuple[float, float]
     """Correlation of direct neighbours in what was removed: over all, and in flat patches."""
     split: RingCorrelation | None
@@ -128,7 +136,8 @@ class Quality:
     shift: GreyShift
     slices: PerSlice
     tiles: Array
-    """Mean over slices of the standard deviation of what was removed, per tile."""
+    """Mean over slices of the standard deviation of what was removed, per tile; NaN where there is
+    no image."""
     voxel: tuple[float, str] | None = None
     """Edge of a pixel and its unit."""
     reasons: dict[str, str] = field(default_factory=dict)
@@ -141,8 +150,17 @@ class Quality:
         return float(np.nanstd(self.tiles)) / mean if mean > 0 else 0.0
 
 
+class Middle(NamedTuple):
+    """The middle of a noisy and of a denoised slice, as float64, holes filled."""
+
+    noisy: Array
+    denoised: Array
+    valid: NDArray[np.bool_] | None
+    """Where both hold an image; None for everywhere."""
+
+
 class Both:
-    """Both stacks, slice by slice, as float64, without pixels that hold no image."""
+    """Both stacks, slice by slice."""
 
     def __init__(self, noisy: Source, denoised: Source):
         if tuple(noisy.shape) != tuple(denoised.shape):
@@ -153,26 +171,35 @@ class Both:
         self.noisy, self.denoised = noisy, denoised
         self.shape = noisy.shape
 
-    def read(self, z: int) -> tuple[Array, Array, NDArray[np.bool_]]:
-        """Return a noisy slice, the denoised one, and where both are valid."""
+    def read(self, z: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_] | None]:
+        """Return a noisy slice and the denoised one, in their own types, and where both are valid;
+        None for everywhere."""
         one, other = (s.read(z, z + 1)[0] for s in (self.noisy, self.denoised))
-        valid = np.ones(one.shape, np.bool_)
-        for image in (one, other):
-            invalid = invalid_mask(image)
-            if invalid is not None:
-                valid &= ~invalid
-        if not valid.any():
-            return np.zeros(one.shape), np.zeros(one.shape), valid
-        if not valid.all():
-            one, other = fill_invalid(one, ~valid), fill_invalid(other, ~valid)
-        return one.astype(np.float64), other.astype(np.float64), valid
+        masks = [m for m in map(invalid_mask, (one, other)) if m is not None]
+        return one, other, ~np.logical_or.reduce(masks) if masks else None
 
-    def middle(self, z: int) -> tuple[Array, Array]:
+    def middle(self, z: int) -> Middle:
         """Return the middle of both slices."""
-        one, other, _ = self.read(z)
-        y, x = ((edge - min(edge, WINDOW)) // 2 for edge in one.shape)
-        part = np.s_[y : y + WINDOW, x : x + WINDOW]
-        return one[part], other[part]
+        one, other, valid = self.read(z)
+        part = middle_part(one.shape)
+        inside = None if valid is None else valid[part].copy()
+        holes = None if inside is None else ~inside
+        return Middle(whole(one[part], holes), whole(other[part], holes), inside)
+
+
+def middle_part(shape: tuple[int, ...]) -> tuple[slice, slice]:
+    """Return the middle of a slice (Y, X), at most :data:`WINDOW` pixels wide and high."""
+    y, x = ((edge - min(edge, WINDOW)) // 2 for edge in shape)
+    return slice(y, y + WINDOW), slice(x, x + WINDOW)
+
+
+def whole(image: NDArray[Any], invalid: NDArray[np.bool_] | None) -> Array:
+    """Return a copy as float64 without holes; all 0 if nothing is valid."""
+    if invalid is None or not invalid.any():
+        return np.array(image, np.float64)
+    if invalid.all():
+        return np.zeros(image.shape)
+    return np.asarray(fill_invalid(image, invalid), np.float64)
 
 
 def assess(
@@ -196,7 +223,7 @@ def assess(
     Raises
     ------
     ValueError
-        If the shapes differ.
+        If the shapes differ, or no pixel is valid in both stacks.
     Cancelled
         If the user stopped.
     """
@@ -216,7 +243,7 @@ def assess(
     depth = both.shape[0]
     if min(both.shape[1:]) >= 2 * SMALLEST_EDGE:
         chosen = [part.start for part in sampled_slices(depth, PAIRS)]
-        stack = np.stack([both.middle(z)[0] for z in chosen])
+        stack = np.stack([both.middle(z).noisy for z in chosen])
         diagonal = correlation.diagonal if correlation is not None else 0.0
         split = split_correlation(stack, noise_correlation=diagonal)
     return Quality(
@@ -235,6 +262,7 @@ def assess(
         detail=found.get("detail"),
         removed_alike=found.get("alike"),
         removed_structure=found.get("structure"),
+        match=found.get("match"),
         removed_like_kept=found.get("like_kept", 0.0),
         neighbours=found.get("neighbours", (0.0, 0.0)),
     )
@@ -245,22 +273,69 @@ def pass_over(both: Both, progress: Progress) -> tuple[PerSlice, Array]:
     depth, height, width = both.shape
     index = np.unique(np.linspace(0, depth - 1, min(depth, MOST_SLICES)).round().astype(np.int64))
     edge = max(PATCH, -(-max(height, width) // TILES))
-    rows, columns = max(1, height // edge), max(1, width // edge)
-    tile = height // rows, width // columns
-    removed, change = np.zeros(index.size), np.zeros(index.size)
-    total = np.zeros((rows, columns))
+    rows, columns = (
+        np.linspace(0, length, max(1, length // edge) + 1).round().astype(np.int64)
+        for length in (height, width)
+    )
+    areas = np.outer(np.diff(rows), np.diff(columns))
+    kept: list[int] = []
+    removed: list[float] = []
+    change: list[float] = []
+    total = np.zeros(areas.shape)
+    counted = np.zeros(areas.shape)
     for number, z in enumerate(index):
         if progress.cancelled:
             raise Cancelled("Stopped; nothing was written.")
-        one, other, valid = both.read(int(z))
-        difference = one - other
-        if valid.any():
-            removed[number] = difference[valid].std()
-            change[number] = -difference[valid].mean()
-        cut = difference[: rows * tile[0], : columns * tile[1]]
-        total += cut.reshape(rows, tile[0], columns, tile[1]).std(axis=(1, 3))
+        count, sums, squares = tile_sums(*both.read(int(z)), rows, columns)
+        if count.any():
+            kept.append(int(z))
+            removed.append(float(deviation(count.sum(), sums.sum(), squares.sum())))
+            change.append(-float(sums.sum() / count.sum()))
+            # Of a tile that is mostly padding nothing is known.
+            known = 2 * count >= areas
+            total[known] += deviation(count[known], sums[known], squares[known])
+            counted += known
         progress.update(number + 1, index.size, f"slice {z}")
-    return PerSlice(index, removed, change), total / index.size
+    if not kept:
+        raise ValueError(
+            "There is no pixel that holds an image in both stacks: all are NaN, infinite or empty "
+            "padding. Check that the right files, and the right channel, were given."
+        )
+    tiles = np.divide(total, counted, out=np.full(total.shape, np.nan), where=counted > 0)
+    return PerSlice(np.array(kept), np.array(removed), np.array(change)), tiles
+
+
+def tile_sums(
+    noisy: NDArray[Any],
+    denoised: NDArray[Any],
+    valid: NDArray[np.bool_] | None,
+    rows: NDArray[np.int64],
+    columns: NDArray[np.int64],
+) -> tuple[Array, Array, Array]:
+    """Return number, sum and sum of squares of what was removed per tile, in valid pixels.
+
+    Only a band of tiles is float64 at a time, so large slices need little more than themselves.
+
+    Parameters
+    ----------
+    noisy, denoised, valid
+        (Y, X); ``valid`` None for everywhere.
+    rows, columns
+        Where tiles begin, and where the last one ends.
+    """
+    found = np.zeros((3, rows.size - 1, columns.size - 1))
+    for number, (top, bottom) in enumerate(pairwise(rows)):
+        band = noisy[top:bottom].astype(np.float64) - denoised[top:bottom]
+        inside = np.ones(band.shape) if valid is None else valid[top:bottom].astype(np.float64)
+        band = np.where(inside > 0, band, 0.0)
+        for values, sums in zip((inside, band, band**2), found, strict=True):
+            sums[number] = np.add.reduceat(values.sum(axis=0), columns[:-1])
+    return found[0], found[1], found[2]
+
+
+def deviation(count: Any, sums: Any, squares: Any) -> Any:
+    """Return the standard deviation from number, sum and sum of squares."""
+    return np.sqrt(np.maximum(squares / count - (sums / count) ** 2, 0))
 
 
 def grey_levels(
@@ -279,7 +354,7 @@ def grey_levels(
         none of its noise.
     """
     few = [part.start for part in sampled_slices(both.shape[0], PAIRS)]
-    values = np.concatenate([both.middle(z)[1][::2, ::2].ravel() for z in few])
+    values = np.concatenate([both.middle(z).denoised[::2, ::2].ravel() for z in few])
     low, high = (float(v) for v in np.percentile(values, (0.1, 99.9)))
     if change is None or level is None or low == high:
         return high - low, np.empty(0), np.empty(0)
@@ -297,17 +372,15 @@ def compared(both: Both, reasons: dict[str, str]) -> dict[str, Any]:
     """Compare slices with those three slices away, and flat patches before and after."""
     depth = both.shape[0]
     together = APART + 1 if depth > APART else 1
-    near, far = [], []
-    for part in sampled_slices(depth, PAIRS, together):
-        near.append(both.middle(part.start))
-        far.append(both.middle(part.stop - 1))
-    noisy, clean = (np.stack([pair[i] for pair in near]) for i in (0, 1))
+    parts = sampled_slices(depth, PAIRS, together)
+    near = [both.middle(part.start) for part in parts]
+    noisy, clean = np.stack([m.noisy for m in near]), np.stack([m.denoised for m in near])
     removed = noisy - clean
     found: dict[str, Any] = {}
     tiles = [local_correlation(r, y) for r, y in zip(removed, clean, strict=True)]
     known = np.concatenate([t[np.isfinite(t)] for t in tiles])
     found["like_kept"] = float(np.median(known)) if known.size else 0.0
-    flat_noisy, flat_clean = flat_patches(noisy, clean)
+    flat_noisy, flat_clean = flat_patches(near)
     everywhere = removed - removed.mean(axis=(1, 2), keepdims=True)
     flat_removed = flat_noisy - flat_clean
     found["neighbours"] = (
@@ -319,6 +392,7 @@ def compared(both: Both, reasons: dict[str, str]) -> dict[str, Any]:
         found["noise_left"] = found["sigma"][1] / found["sigma"][0]
     else:
         reasons["noise left"] = "There are no flat patches of 16 × 16 pixels."
+    expected = ratio = None
     if together == 1:
         reasons["detail"] = (
             f"The stack has {depth} slice{'s' if depth > 1 else ''}; telling detail from noise "
@@ -327,29 +401,70 @@ def compared(both: Both, reasons: dict[str, str]) -> dict[str, Any]:
     elif min(noisy.shape[1:]) < SMALLEST_EDGE:
         reasons["detail"] = f"Slices are smaller than {SMALLEST_EDGE} × {SMALLEST_EDGE} pixels."
     else:
-        noisy_far, clean_far = (np.stack([pair[i] for pair in far]) for i in (0, 1))
+        far = [both.middle(part.stop - 1) for part in parts]
+        noisy_far = np.stack([m.noisy for m in far])
+        clean_far = np.stack([m.denoised for m in far])
         found["detail"] = detail(noisy, noisy_far, clean, clean_far)
         found["levels"] = grey_levels(both, clean - noisy, clean_far)
         found["alike"] = shared(removed, noisy_far - clean_far)
-        contrast = shared(noisy, noisy_far) * float(noisy.std() * noisy_far.std())
-        lost = max(found["alike"], 0.0) * float(removed.std() * (noisy_far - clean_far).std())
+        contrast = shared_power(noisy, noisy_far)[0]
         if contrast > 0:
-            found["structure"] = float(np.sqrt(lost / contrast))
+            levels = found["levels"]
+            lost, error = shared_power(
+                removed + with_brightness(clean, levels),
+                noisy_far - clean_far + with_brightness(clean_far, levels),
+            )
+            # Removed noise has something in common by chance: so much counts for certain.
+            found["structure"] = float(np.sqrt(max(lost - 2 * error, 0.0) / contrast))
+            expected = float(np.sqrt(max(shared(noisy, noisy_far), 0.0)))
+            left = max(shared_power(clean, clean_far)[0], 0.0)
+            ratio = float(np.sqrt(left / contrast))
         else:
             reasons["detail"] = (
                 f"Slices {APART} apart have nothing in common, so detail cannot be told from noise."
             )
+    if min(noisy.shape[1:]) >= SMALLEST_EDGE:
+        found["match"] = match(beside(both, parts), expected=expected, contrast=ratio)
     return found
 
 
-def flat_patches(noisy: Array, clean: Array) -> tuple[Array, Array]:
-    """Return the flat patches of both stacks (N, 16, 16), each without its mean."""
+def beside(both: Both, parts: Sequence[range]) -> Iterator[tuple[dict[int, Array], Array]]:
+    """Return denoised slices, each with its noisy one and those before and after that."""
+    depth = both.shape[0]
+    for part in parts:
+        # Not the first of a stack, where there is one with neighbours.
+        z = min(part.start + 1, depth - 1)
+        around = {step: both.middle(z + step) for step in (-1, 0, 1) if 0 <= z + step < depth}
+        yield {step: middle.noisy for step, middle in around.items()}, around[0].denoised
+
+
+def with_brightness(clean: Array, levels: tuple[float, Array, Array]) -> Array:
+    """Return the change of grey values that belongs to the grey value of each pixel."""
+    _, middles, changes = levels
+    if middles.size < 2:
+        return np.zeros(clean.shape)
+    return np.interp(clean, middles, changes)
+
+
+def flat_patches(middles: Sequence[Middle]) -> tuple[Array, Array]:
+    """Return the flat patches of both stacks (N, 16, 16), each without its mean.
+
+    Padding, and patches in which much of the noise is clipped, are no flat places.
+    """
     parts: tuple[list[Array], list[Array]] = ([], [])
-    for one, other in zip(noisy, clean, strict=True):
-        if min(other.shape) < PATCH:
+    for noisy, denoised, valid in middles:
+        if min(noisy.shape) < PATCH:
             continue
-        places = flat_places(other, FLAT)
-        for kept, image in zip(parts, (one, other), strict=True):
+        cells = in_patches(noisy)
+        usable: NDArray[np.bool_] = np.ones(cells.shape[:2], np.bool_)
+        if valid is not None:
+            usable = np.asarray(in_patches(valid).all(axis=(2, 3)))
+        ends = ((cells == noisy.min()) | (cells == noisy.max())).mean(axis=(2, 3))
+        if usable.any():
+            usable &= ends <= max(0.05, float(np.median(ends[usable])))
+        usable &= cells.std(axis=(2, 3)) > 0
+        places = flat_places(denoised, FLAT, usable)
+        for kept, image in zip(parts, (noisy, denoised), strict=True):
             patches = in_patches(image)[places]
             kept.append(patches - patches.mean(axis=(1, 2), keepdims=True))
     if not parts[0]:

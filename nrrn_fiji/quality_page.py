@@ -185,10 +185,10 @@ def numbers(quality: Quality) -> dict[str, Any]:
 def shown_slices(both: Both) -> tuple[int, Array, Array]:
     """Return the middle slice's number, and the middle of it noisy and denoised."""
     z = both.shape[0] // 2
-    one, other, _ = both.read(z)
-    y, x = (max(edge - SHOWN, 0) // 2 for edge in one.shape)
+    middle = both.middle(z)
+    y, x = (max(edge - SHOWN, 0) // 2 for edge in middle.noisy.shape)
     part = np.s_[y : y + SHOWN, x : x + SHOWN]
-    return z, one[part], other[part]
+    return z, middle.noisy[part], middle.denoised[part]
 
 
 def sections_of(

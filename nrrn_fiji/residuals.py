@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from .resolution import Rings, spectrum
 
-__all__ = ["APART", "Detail", "detail", "local_correlation", "shared"]
+__all__ = ["APART", "Detail", "detail", "local_correlation", "shared", "shared_power"]
 
 Array = NDArray[np.float64]
 
@@ -132,6 +132,32 @@ def shared(removed: Array, removed_far: Array) -> float:
     return float((one * other).mean()) / power if power > 0 else 0.0
 
 
+def shared_power(one: Array, other: Array) -> tuple[float, float]:
+    """Return the covariance of two stacks of slices, and its standard error.
+
+    Parameters
+    ----------
+    one, other
+        (N, Y, X), at least 32 × 32 pixels.
+
+    Returns
+    -------
+    covariance, error
+        In grey values squared; the error from how much tiles of 32 × 32 pixels differ.
+    """
+    moved = [image - image.mean(axis=(1, 2), keepdims=True) for image in (one, other)]
+    product = moved[0] * moved[1]
+    tiles = np.stack([in_tiles(image).mean(axis=2) for image in product])
+    return float(product.mean()), float(tiles.std() / np.sqrt(tiles.size))
+
+
+def in_tiles(image: Array) -> Array:
+    """Return the tiles of a slice, (Y // 32, X // 32, 1024)."""
+    rows, columns = (edge // TILE for edge in image.shape)
+    cut = image[: rows * TILE, : columns * TILE].reshape(rows, TILE, columns, TILE)
+    return cut.swapaxes(1, 2).reshape(rows, columns, TILE * TILE)
+
+
 def local_correlation(removed: Array, denoised: Array) -> Array:
     """Return the correlation coefficient of removed and kept grey values in tiles of a slice.
 
@@ -146,14 +172,9 @@ def local_correlation(removed: Array, denoised: Array) -> Array:
         (Y // 32, X // 32), -1 … 1.  About 0 where noise was removed and structure kept; above 0
         where contrast was lost, or where noise was removed in part; NaN where a tile is constant.
     """
-
-    def tiles(image: Array) -> Array:
-        rows, columns = (edge // TILE for edge in image.shape)
-        cut = image[: rows * TILE, : columns * TILE].reshape(rows, TILE, columns, TILE)
-        found = cut.swapaxes(1, 2).reshape(rows, columns, TILE * TILE)
-        return found - found.mean(axis=2, keepdims=True)
-
-    one, other = tiles(np.asarray(removed, np.float64)), tiles(np.asarray(denoised, np.float64))
+    one, other = (in_tiles(np.asarray(image, np.float64)) for image in (removed, denoised))
+    one = one - one.mean(axis=2, keepdims=True)
+    other = other - other.mean(axis=2, keepdims=True)
     power = np.sqrt((one**2).mean(axis=2) * (other**2).mean(axis=2))
     # Rounding leaves something in place of 0.
     known = power > 1e-12 * max(float(np.abs(other).max(initial=0)) ** 2, 1e-300)

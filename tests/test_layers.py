@@ -17,7 +17,7 @@ PACKAGE = Path(nrrn_fiji.__file__).parent
 # Lowest first.  A module imports from its own layer or from those above it in this list.
 LAYERS = (
     {"settings", "progress", "resources", "reports", "files"},
-    {"network", "objectives", "noise", "metrics", "resolution", "residuals"},
+    {"network", "objectives", "noise", "metrics", "resolution", "residuals", "matching"},
     {
         "intensity",
         "tiles",

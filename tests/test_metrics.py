@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 
-from nrrn_fiji.metrics import PAPER_WINDOW, line_iqr, psnr, ssim
+from nrrn_fiji.metrics import PAPER_WINDOW, Spread, line_iqr, line_profile, psnr, ssim
 
 
 def noisy_pair(shape=(40, 37), spread=0.1, seed=0):
@@ -82,6 +82,21 @@ def test_iqr_of_a_ramp_is_half_its_rise_along_any_line():
     # From (0, 0) to (40, 40) the sum of the coordinates rises evenly from 0 to 80.
     assert line_iqr(x + y, (0, 0), (40, 40)) == pytest.approx(40, abs=0.8)
     assert line_iqr(np.full((9, 9), 3.0), (0, 0), (8, 8)) == pytest.approx(0, abs=1e-12)
+
+
+def test_a_profile_has_a_value_per_pixel_between_both_ends():
+    image = np.arange(30.0).reshape(5, 6)
+    np.testing.assert_allclose(line_profile(image, (2, 1), (2, 4)), [13, 14, 15, 16])
+    np.testing.assert_allclose(line_profile(image, (0, 3), (4, 3)), image[:, 3])
+    # Between pixels, the mean of both.
+    np.testing.assert_allclose(line_profile(image, (1.5, 0), (1.5, 2)), [9, 10, 11])
+
+
+def test_a_spread_is_that_of_the_definitions():
+    spread = Spread(values=np.array([1.0, 2.0, 3.0, 4.0, 10.0]))
+    assert spread.box == (1, 2, 3, 4, 10)
+    assert spread.iqr == 2
+    assert spread.deviation == pytest.approx(math.sqrt((9 + 4 + 1 + 0 + 36) / 4))
 
 
 def test_iqr_of_gaussian_noise_is_1_349_sigma():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from nrrn_fiji.residuals import detail, local_correlation, shared
+from nrrn_fiji.residuals import detail, local_correlation, shared, shared_power
 
 SHAPE = (6, 192, 192)
 
@@ -66,6 +66,17 @@ def test_removed_noise_shares_nothing_and_removed_structure_does() -> None:
     expected = (lost**2).mean() / (one_removed**2).mean()
     assert shared(one_removed, other_removed) == pytest.approx(expected, abs=0.02)
     assert shared(np.zeros(SHAPE), np.zeros(SHAPE)) == 0
+
+
+def test_the_error_of_a_covariance_covers_chance() -> None:
+    """In about 95 of 100 cases two errors hold what is due to chance alone."""
+    rng = np.random.default_rng(4)
+    found = [shared_power(*rng.normal(0, 5, (2, 2, 96, 96))) for _ in range(100)]
+    assert sum(abs(value) < 2 * error for value, error in found) >= 88
+    structure, one, other = pairs()
+    value, error = shared_power(one, other)
+    assert abs(value - structure.var()) < 4 * error
+    assert error < 0.1 * value
 
 
 def test_local_correlation_is_pearsons() -> None:
