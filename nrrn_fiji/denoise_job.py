@@ -353,15 +353,17 @@ class DenoiseJob:
             **changes,
         }
 
-    def note(self, block: Block, channel: int, time_point: int) -> None:
-        """Remember with what a block was computed, where that is not what was planned."""
+    def note(self, block: Block, channel: int, time_point: int) -> bool:
+        """Remember with what a block was computed; return whether that has changed."""
         used, names = block.plan.as_dict(), ("device", "precision", "tile", "batch")
         place = {"time": time_point, "channel": channel}
         before = [entry for entry in self.went_on if place.items() <= entry.items()]
         last = before[-1] if before else self.plans[channel].as_dict()
-        if any(used[name] != last[name] for name in names):
-            changed = {name: used[name] for name in names}
-            self.went_on.append({**place, "slice": block.start, **changed})
+        if all(used[name] == last[name] for name in names):
+            return False
+        changed = {name: used[name] for name in names}
+        self.went_on.append({**place, "slice": block.start, **changed})
+        return True
 
     def run(self, *, overwrite: bool, restart: bool, progress: Progress) -> int:
         """Denoise everything that is not finished yet.
@@ -377,6 +379,7 @@ class DenoiseJob:
                 if part.begun:
                     part.check(request)
                     self.plans = _saved_plans(part)
+                    self.went_on = part.remembered.get("went_on_with", [])
                 else:
                     self.plans = self.make_plans()
             if not part.complete:
@@ -407,6 +410,9 @@ class DenoiseJob:
                             else " A smaller slab loses less."
                         )
                         raise Cancelled(f"Stopped: {part.kept()}{again}") from stop
+                    if self.went_on:  # the record was written before it was known
+                        for kind, writer in writers.items():
+                            writer.record(self.provenance(kind))
             with part.no_space_said():
                 part.finish()
             return resumed
@@ -483,7 +489,8 @@ class DenoiseJob:
                     progress=ShareOfProgress(progress, before + skipped, self.total, text),
                     said=said,
                 ):
-                    self.note(block, channel, time_point)
+                    if self.note(block, channel, time_point):
+                        part.remember({"went_on_with": self.went_on})
                     _write(writers, block, block.start - first, channel, time_point)
                     part.mark(BlockKey(time_point, channel, (block.start - first) // depth))
             before += len(self.written)

@@ -20,7 +20,7 @@ from .files import sync_folder
 from .image import ImageMetadata, Volume, VolumeShape, VolumeWriter
 from .intensity import check_dtype
 from .tiff import TiffVolume, stem
-from .tiff_output import TiffSlabWriter, create_tiff
+from .tiff_output import TiffSlabWriter, create_tiff, record_provenance
 
 __all__ = [
     "SLICE_SUFFIXES",
@@ -263,6 +263,11 @@ class FolderWriter(VolumeWriter):
         # Closing syncs, so that a slice is whole on the disk before the next one starts.
         with _reopen_slice(file, self.shape, self.dtype) as writer:
             writer.write(0, plane[np.newaxis])
+
+    def record(self, provenance: dict[str, Any]) -> None:
+        """Replace, in every slice, what says how it was made."""
+        for file in self._files:
+            record_provenance(file, provenance)
 
     def flush(self) -> None:
         """Return at once: slices are synced one by one."""

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "PROVENANCE",
     "ImageMetadata",
     "Volume",
     "VolumeShape",
@@ -36,6 +37,7 @@ V = TypeVar("V", bound="Volume")
 W = TypeVar("W", bound="VolumeWriter")
 
 PROVENANCE = "nrrn: "
+"""What the line begins with that says how an image was made."""
 # Lines of an ImageJ description that say how grey values are shown or calibrated.
 # Where a stored selection of ImageJ says to which plane it belongs; C and Z in a second header.
 ROI_HEADER, ROI_POSITION, ROI_HEADER2, ROI_C, ROI_Z = 64, 56, 60, 4, 8
@@ -491,6 +493,16 @@ class VolumeWriter(ABC):
         _check_index(self.shape, start, start + len(block), channel, time)
         for i, plane in enumerate(block):
             self._write_plane(plane, time, channel, start + i)
+
+    @abstractmethod
+    def record(self, provenance: dict[str, Any]) -> None:
+        """Replace what the output says on how it was made: a run may not go as it was planned.
+
+        Raises
+        ------
+        ValueError
+            If the output was begun without such a record.
+        """
 
     @abstractmethod
     def flush(self) -> None:

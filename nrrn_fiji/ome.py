@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 
 from .image import VolumeShape
 
-__all__ = ["OmeSummary", "compose", "rewrite", "summarise", "swap_depth"]
+__all__ = ["OmeSummary", "compose", "rewrite", "summarise", "swap_depth", "with_provenance"]
 
 NAMESPACE = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
 ANNOTATION = "nrrn"
@@ -178,6 +178,23 @@ def rewrite(
     _move_regions(root, space, image, slices, (shape.t, shape.c) == (like.t, like.c))
     if provenance is not None:
         _annotate(root, space, image, json.dumps(provenance))
+    return _text(root, xml)
+
+
+def with_provenance(xml: str, provenance: dict[str, Any]) -> str:
+    """Return the text with another object for the annotation that :func:`rewrite` added.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
+    root, space = _parse(xml)
+    notes = root.findall(f"{space}StructuredAnnotations/{space}CommentAnnotation")
+    values = [note.find(f"{space}Value") for note in notes if note.get("Namespace") == ANNOTATION]
+    if not values or values[-1] is None:
+        raise ValueError(f"its OME-XML has no annotation named {ANNOTATION!r}")
+    values[-1].text = json.dumps(provenance)  # those before it are of the input
     return _text(root, xml)
 
 

@@ -36,6 +36,7 @@ from filelock import FileLock, Timeout
 from .files import sync_folder
 
 __all__ = [
+    "NO_SPACE",
     "BlockKey",
     "PartialOutput",
     "check_distinct",
@@ -185,6 +186,11 @@ class PartialOutput(contextlib.AbstractContextManager["PartialOutput"]):
         """The plan that :meth:`begin` recorded."""
         return dict(self._begun_state()["plan"])
 
+    @property
+    def remembered(self) -> dict[str, Any]:
+        """What :meth:`remember` recorded last; empty before."""
+        return dict(self._begun_state().get("remembered", {}))
+
     def path(self, kind: str) -> Path:
         """Return where the output of this kind is written until it is finished."""
         return self.folder / kind / self.targets[kind].name
@@ -248,6 +254,11 @@ class PartialOutput(contextlib.AbstractContextManager["PartialOutput"]):
         """Make the folders that :meth:`path` lies in."""
         for kind in self.targets:
             self.path(kind).parent.mkdir(exist_ok=True)
+
+    def remember(self, facts: Mapping[str, Any]) -> None:
+        """Record what a resumed run needs to know about this one; the values must suit JSON."""
+        self._begun_state()["remembered"] = _as_json(facts)
+        self._write_state()
 
     def mark(self, key: BlockKey) -> None:
         """Record that a block is on disk, in every output.  Call it after flushing the files."""

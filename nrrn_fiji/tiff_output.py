@@ -22,16 +22,18 @@ import tifffile
 from numpy.typing import NDArray
 
 from . import ome
-from .image import ImageMetadata, VolumeShape, VolumeWriter, provenance_line
+from .image import PROVENANCE, ImageMetadata, VolumeShape, VolumeWriter, provenance_line
 from .tiff import is_ome_name, quiet, stem
 
-__all__ = ["TiffSlabWriter", "create_tiff", "disk_full"]
+__all__ = ["TiffSlabWriter", "create_tiff", "disk_full", "record_provenance"]
 
 Array = NDArray[Any]
 
 # Classic TIFF holds 4 GiB; ImageJ's own form beyond that is one truncated IFD that others cannot
 # read.  The difference is room for metadata and the directories of the planes.
 CLASSIC_LIMIT = 2**32 - 2**25
+# Tags: the description, and ImageJ's own entries with the size of each.
+DESCRIPTION, ENTRY_SIZES, ENTRIES = 270, 50838, 50839
 
 
 def create_tiff(
@@ -106,6 +108,49 @@ def create_tiff(
         )
     with quiet(), tifffile.TiffFile(path) as tif:
         return int(tif.pages.first.dataoffsets[0])
+
+
+def record_provenance(path: Path, provenance: dict[str, Any]) -> None:
+    """Replace what a TIFF of :func:`create_tiff` says on how it was made.
+
+    Nothing else changes its place or its value; a longer text goes to the end of the file.
+
+    Raises
+    ------
+    ValueError
+        If it was laid out without such a record.
+    """
+    with (
+        quiet(),
+        open(path, "r+b") as file,
+        tifffile.TiffFile(file, name=path.name) as tif,
+    ):
+        tags = tif.pages.first.tags
+        recorded = False
+        if tif.is_ome:
+            text = ome.with_provenance(tags[DESCRIPTION].value, provenance)
+            tags[DESCRIPTION].overwrite(text.encode())
+            recorded = True
+        if ENTRIES in tags:
+            tif.filehandle.seek(tags[ENTRIES].valueoffset)
+            data, counts = tif.filehandle.read(tags[ENTRIES].count), list(tags[ENTRY_SIZES].value)
+            if data[4:8] in (b"info", b"ofni"):  # Info is the first of ImageJ's entries
+                code = "utf-16-be" if tif.byteorder == ">" else "utf-16-le"
+                head, size = counts[:2]
+                info = data[head : head + size].decode(code).split("\n")
+                if info[-1].startswith(PROVENANCE):
+                    info[-1] = provenance_line(provenance)
+                    fresh = "\n".join(info).encode(code)
+                    counts[1] = len(fresh)
+                    tags[ENTRIES].overwrite(data[:head] + fresh + data[head + size :])
+                    tags[ENTRY_SIZES].overwrite(counts)
+                    recorded = True
+        if not recorded:
+            raise ValueError(
+                f"{path} has no record of how it was made: begin it with its provenance."
+            )
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _resolution(metadata: ImageMetadata) -> tuple[tuple[int, int], tuple[int, int]] | None:
@@ -229,6 +274,9 @@ class TiffSlabWriter(VolumeWriter):
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise disk_full(self.path, os.strerror(error.errno)) from error
             raise
+
+    def record(self, provenance: dict[str, Any]) -> None:
+        record_provenance(self.path, provenance)
 
     def flush(self) -> None:
         os.fsync(self._file.fileno())

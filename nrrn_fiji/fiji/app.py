@@ -217,7 +217,7 @@ def run_macro(app: ImageJ, text: str, argument: str = "", *, quiet: bool = False
             raise RuntimeError(
                 "The macro ended itself with exit(): what it printed says why."
             ) from error
-        sentence = str(message or error.message() or error)
+        sentence = message or message_of(error)
         raise RuntimeError(_with_line(sentence, interpreter)) from (plugin.error or error)
     finally:
         if quiet:

@@ -19,8 +19,9 @@ from typing import Any
 import jpype
 import numpy as np
 
-from ..image import Array, ImageMetadata, Volume, VolumeShape, VolumeWriter
+from ..image import Array, ImageMetadata, Volume, VolumeShape
 from .pixels import java_array, pixels_from_java, pixels_to_java
+from .writer import ImageWriter
 
 __all__ = ["ImgPlusVolume", "ImgPlusWriter", "is_img_plus"]
 
@@ -203,7 +204,7 @@ def _plane_reader(
     return from_blocks
 
 
-class ImgPlusWriter(VolumeWriter):
+class ImgPlusWriter(ImageWriter):
     """A new Dataset or ImgPlus, as its source is, that takes slabs.
 
     Parameters
@@ -235,18 +236,15 @@ class ImgPlusWriter(VolumeWriter):
     ) -> None:
         dtype = like.dtype if dtype is None else np.dtype(dtype)
         slices = range(like.shape.z) if slices is None else slices
-        super().__init__(Path(title), like.shape._replace(z=len(slices)), dtype)
+        super().__init__(title, like.shape._replace(z=len(slices)), dtype, provenance)
         self._slices = slices
-        self.title = title
         self._like = like
-        self.provenance = provenance
         # Where z_axis made slices of time points or channels, the result says Z.
         turned = None if like._axis == "Z" else like._axis.lower()
         roles = ["z" if turned and role == turned else role for role in like.axes]
         self._roles = roles
         first = [roles.index("x"), roles.index("y")]
         self._order = first + [number for number in range(len(roles)) if number not in first]
-        self._written: set[int] = set()
         sizes = [
             len(slices) if roles[number] == "z" else int(like.img_plus.dimension(number))
             for number in self._order
@@ -266,7 +264,7 @@ class ImgPlusWriter(VolumeWriter):
             raise
         self._sizes = sizes
 
-    def _write_plane(self, plane: Array, t: int, c: int, z: int) -> None:
+    def _put_plane(self, plane: Array, t: int, c: int, z: int) -> None:
         position = {"t": t, "c": c, "z": z}
         index, step = 0, 1
         for number, size in zip(self._order[2:], self._sizes[2:], strict=True):
@@ -274,28 +272,9 @@ class ImgPlusWriter(VolumeWriter):
             index += step * (position[role] if role is not None else 0)
             step *= size
         pixels_to_java(plane, self._img.getPlane(index).getCurrentStorageArray())
-        self._written.add(index)
 
-    def flush(self) -> None:
-        """Do nothing: pixels are in Java at once."""
-
-    def close(self) -> None:
-        """Do nothing: the image is the user's, and :meth:`finish` gives it out."""
-
-    def finish(self) -> Any:
-        """Return the new image: a Dataset if the source is one, else an ImgPlus.
-
-        Raises
-        ------
-        ValueError
-            If a plane was never written: no image appears that is not whole.
-        """
-        missing = self.shape.planes - len(self._written)
-        if missing:
-            raise ValueError(
-                f"{missing} of {self.shape.planes} planes of {self.title!r} were never written: "
-                "write every slice before finish()."
-            )
+    def _make(self) -> Any:
+        """Return a Dataset if the source is one, else an ImgPlus."""
         source = self._like.img_plus
         axes = [source.axis(number).copy() for number in self._order]
         for axis, number in zip(axes, self._order, strict=True):

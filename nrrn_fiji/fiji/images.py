@@ -22,7 +22,7 @@ from typing import Any
 import jpype
 import numpy as np
 
-from ..image import Array, ImageMetadata, Volume, VolumeShape, VolumeWriter, provenance_line
+from ..image import Array, ImageMetadata, Volume, VolumeShape, provenance_line
 from .pixels import (
     fits_in_java,
     in_parallel,
@@ -31,16 +31,13 @@ from .pixels import (
     pixels_from_java,
     pixels_to_java,
 )
+from .writer import ImageWriter
 from .xarrays import XarrayVolume, is_xarray
 
 __all__ = [
     "ImagePlusVolume",
     "ImagePlusWriter",
     "dress",
-    "fits_in_java",
-    "java_array",
-    "pixels_from_java",
-    "pixels_to_java",
     "volume_of",
 ]
 
@@ -132,7 +129,7 @@ class ImagePlusVolume(Volume):
             )
         self.imp = imp
         self.signed = signed
-        self._planes = shape
+        self._stored = shape  # whichever axis is read as depth
         self._stack = stack
         self._virtual = bool(stack.isVirtual())
         self.folder = _folder_beside(file)
@@ -170,7 +167,7 @@ class ImagePlusVolume(Volume):
 
     def _index(self, t: int, c: int, z: int) -> int:
         """Return the number of a plane as ImageJ counts, from 1."""
-        return (t * self._planes.z + z) * self._planes.c + c + 1
+        return (t * self._stored.z + z) * self._stored.c + c + 1
 
     def _check_file(self, index: int) -> None:
         """Refuse a slice whose file is gone: ImageJ would give a blank one and say nothing."""
@@ -276,8 +273,11 @@ def _properties(imp: Any) -> dict[str, str]:
 # --- volume -> ImagePlus -----------------------------------------------------------------------
 
 
-class ImagePlusWriter(VolumeWriter):
+class ImagePlusWriter(ImageWriter):
     """A new ``ij.ImagePlus`` that takes slabs and carries everything its source does.
+
+    Java's memory for all of its pixels is taken at once, so that it cannot run out later, when
+    much has been computed.
 
     Parameters
     ----------
@@ -298,7 +298,7 @@ class ImagePlusWriter(VolumeWriter):
     Raises
     ------
     MemoryError
-        If it does not fit into Java's memory; :func:`fits_in_java` tells beforehand.
+        If it does not fit into Java's memory.
     ValueError
         If ImageJ has no image of that type.
     """
@@ -320,45 +320,29 @@ class ImagePlusWriter(VolumeWriter):
                 f"dtype is {dtype}, but it must be {like.dtype}, as in {like.name!r}, or float32."
             )
         shape = like.shape._replace(z=len(slices))
-        super().__init__(Path(title), shape, dtype)
-        size = shape.planes * shape.y * shape.x * dtype.itemsize
-        if not fits_in_java(size):
-            raise java_is_full(size)
-        self.title = title
+        super().__init__(title, shape, dtype, provenance)
+        size = shape.y * shape.x
+        if not fits_in_java(shape.planes * size * dtype.itemsize):
+            raise java_is_full(shape.planes * size * dtype.itemsize)
+        try:
+            self._planes = [java_array(size, dtype) for _ in range(shape.planes)]
+        except MemoryError as error:  # in pieces that are too small for a plane, or taken meanwhile
+            raise java_is_full(shape.planes * size * dtype.itemsize) from error
         self._like = like
         self._slices = slices
         self._same_values = dtype == like.dtype if same_values is None else same_values
-        self.provenance = provenance
-        self._planes: list[Any] = [None] * shape.planes
 
-    def _write_plane(self, plane: Array, t: int, c: int, z: int) -> None:
+    def _put_plane(self, plane: Array, t: int, c: int, z: int) -> None:
         index = (t * self.shape.z + z) * self.shape.c + c
-        if self._planes[index] is None:
-            self._planes[index] = java_array(plane.size, self.dtype)
         if self.dtype == np.int16:
             plane = plane.view(np.uint16) ^ SIGN
         pixels_to_java(plane, self._planes[index])
 
-    def flush(self) -> None:
-        """Do nothing: pixels are in Java at once."""
-
     def close(self) -> None:
-        """Do nothing: the image is the user's, and :meth:`finish` gives it out."""
+        """Let go of the pixels; those of a finished image are its own."""
+        self._planes = []
 
-    def finish(self) -> Any:
-        """Return the new ImagePlus; it is not shown yet.
-
-        Raises
-        ------
-        ValueError
-            If a plane was never written: no image appears that is not whole.
-        """
-        missing = sum(plane is None for plane in self._planes)
-        if missing:
-            raise ValueError(
-                f"{missing} of {len(self._planes)} planes of {self.title!r} were never written: "
-                "write every slice before finish()."
-            )
+    def _make(self) -> Any:
         stack = jpype.JClass("ij.ImageStack")(self.shape.x, self.shape.y)
         for plane in self._planes:
             stack.addSlice(None, plane)
@@ -461,7 +445,7 @@ def _colour(result: Any, source: Any, same_values: bool) -> Any:
                 composite.resetDisplayRange()
         return composite
     luts = source.getLuts()
-    if len(luts) and result.getNChannels() == 1:
+    if len(luts):
         low, high = result.getDisplayRangeMin(), result.getDisplayRangeMax()
         lut = luts[0]
         result.getProcessor().setLut(lut)

@@ -26,8 +26,8 @@ from ..settings import DenoiseSettings, NoiseSettings
 from ..volumes import StackSource
 from .datasets import ImgPlusVolume, ImgPlusWriter
 from .images import ImagePlusVolume, ImagePlusWriter, volume_of
-from .pixels import fits_in_java
 from .virtual import VirtualWriter
+from .writer import ImageWriter
 from .xarrays import XarrayVolume, XarrayWriter
 
 __all__ = ["DenoisedImage", "denoise_image", "noisy_image"]
@@ -54,13 +54,13 @@ def denoise_image(
     z_axis: str | None = None,
     progress: Progress | None = None,
 ) -> DenoisedImage:
-    """Denoise an image of ImageJ or ImageJ2.
+    """Denoise an image of ImageJ, ImageJ2 or PyImageJ.
 
     Parameters
     ----------
     image
-        ``ij.ImagePlus``, ``net.imagej.Dataset`` or ``net.imagej.ImgPlus``; every channel and time
-        point is a stack of its own.
+        ``ij.ImagePlus``, ``net.imagej.Dataset``, ``net.imagej.ImgPlus`` or ``xarray.DataArray``;
+        every channel and time point is a stack of its own.
     model
         A name, a file, or a loaded model.
     settings
@@ -139,8 +139,9 @@ def denoise_image(
                 if block.noise is not None:
                     writers["noise"].write(start, block.noise, channel=channel, time=time)
         progress.update(job.total, job.total)
-        for kind, made in writers.items():
-            made.provenance = job.provenance(kind)  # memory may have run out since it began
+        if job.went_on:  # which nobody knew when the results were begun
+            for kind, made in writers.items():
+                made.record(job.provenance(kind))
         results = {kind: made.finish() for kind, made in writers.items()}
     return DenoisedImage(results["image"], results.get("noise"), job.total)
 
@@ -209,7 +210,7 @@ def make_writers(
     provenance: Callable[[str], dict[str, Any]],
     unfinished: ExitStack,
     progress: Progress,
-) -> dict[str, Any]:
+) -> dict[str, ImageWriter]:
     """Return the writers for results of the same kind as their source.
 
     Parameters
@@ -227,8 +228,7 @@ def make_writers(
     progress
         Is told of results that go into files.
     """
-    writers: dict[str, Any] = {}
-    taken = 0
+    writers: dict[str, ImageWriter] = {}
     for kind, (title, dtype) in wanted.items():
         about: dict[str, Any] = {
             "title": title,
@@ -243,13 +243,12 @@ def make_writers(
         else:
             assert isinstance(like, ImagePlusVolume)
             about["same_values"] = kind != "noise" and dtype == like.dtype
-            size = like.shape._replace(z=len(slices)).planes
-            size *= like.shape.y * like.shape.x * dtype.itemsize
-            if fits_in_java(taken + size):
+            try:
                 writers[kind] = ImagePlusWriter(like, **about)
-                taken += size
-            else:
+            except MemoryError:
                 writers[kind] = VirtualWriter(like, **about)
+                size = like.shape._replace(z=len(slices)).planes
+                size *= like.shape.y * like.shape.x * dtype.itemsize
                 progress.message(
                     f"Java has no {readable_size(size)} left for {title}: its pixels go into the "
                     f"file {writers[kind].path}, and it will be a virtual stack."

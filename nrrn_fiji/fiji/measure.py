@@ -25,8 +25,9 @@ from ..commands import Kind, Option
 from ..metrics import Spread
 from ..noise_statistics import noise_level
 from .dialogs import OpenImage
-from .images import java_array, pixels_to_java, volume_of
+from .images import volume_of
 from .layout import put_beside
+from .pixels import java_array, pixels_to_java
 from .plugin import Entry, Plugin, message_of, unused_title
 
 __all__ = ["Measured", "extensions_entry", "measure_entry", "measured"]

@@ -27,8 +27,9 @@ from ..models import install_model, known_models, user_models_dir
 from ..progress import Cancelled
 from ..reports import readable_time
 from ..settings import TrainSettings
-from .images import java_array, pixels_to_java, volume_of
+from .images import volume_of
 from .layout import enlarge, put_beside
+from .pixels import java_array, pixels_to_java
 from .plugin import Entry, Plugin, options_of, unused_title
 
 if TYPE_CHECKING:

@@ -10,21 +10,26 @@ Sources: ``ij.plugin.FileInfoVirtualStack`` and ``ij.io.FileInfo`` of ImageJ 1.5
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import jpype
 import numpy as np
 import tifffile
 
-from ..image import Array, VolumeWriter
-from ..outputs import free_space
+from ..image import Array
+from ..outputs import NO_SPACE, free_space, readable_size
 from ..tiff import quiet, stem
 from ..tiff_output import CLASSIC_LIMIT
 from ..volumes import create_volume
 from .images import ImagePlusVolume, dress
+from .writer import ImageWriter
 
 __all__ = ["VirtualWriter", "folder_for"]
 
@@ -45,7 +50,7 @@ def folder_for(like: ImagePlusVolume, size: int) -> Path:
     return Path(tempfile.gettempdir())
 
 
-class VirtualWriter(VolumeWriter):
+class VirtualWriter(ImageWriter):
     """A new virtual stack that takes slabs, as :class:`~nrrn_fiji.fiji.images.ImagePlusWriter`.
 
     The file has its name when :meth:`finish` returns; closed before, it is deleted.
@@ -85,27 +90,53 @@ class VirtualWriter(VolumeWriter):
         size = shape.planes * shape.y * shape.x * dtype.itemsize
         suffix = ".ome.tif" if size > CLASSIC_LIMIT else ".tif"
         path = _unused(folder_for(like, size), stem(Path(title)), suffix)
-        super().__init__(path, shape, dtype)
-        self.title = title
+        super().__init__(title, shape, dtype, provenance, path=path)
         self._like = like
         self._slices = slices
         self._same_values = same_values
-        self.provenance = provenance
-        self._written: set[int] = set()
-        self._unfinished = path.with_name(f".{os.getpid()}.partial.{path.name}")
-        self._file = create_volume(
-            self._unfinished,
-            like,
-            shape=shape,
-            dtype=dtype,
-            slices=slices,
-            same_values=same_values,
-            provenance=provenance,
-        )
+        # Two runs may make images of the same name at the same time.
+        self._unfinished = path.with_name(f".{uuid4().hex[:8]}.partial.{path.name}")
+        try:
+            with self._no_room_said():
+                self._file = create_volume(
+                    self._unfinished,
+                    like,
+                    shape=shape,
+                    dtype=dtype,
+                    slices=slices,
+                    same_values=same_values,
+                    provenance=provenance,
+                )
+        except BaseException:
+            self._unfinished.unlink(missing_ok=True)
+            raise
 
-    def _write_plane(self, plane: Array, t: int, c: int, z: int) -> None:
-        self._file.write(z, plane[None], channel=c, time=t)
-        self._written.add((t * self.shape.z + z) * self.shape.c + c)
+    @contextmanager
+    def _no_room_said(self) -> Iterator[None]:
+        """Say what a full disk means here: unlike a file of the command line, nothing is kept."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in NO_SPACE:
+                raise
+            size = self.shape.planes * self.shape.y * self.shape.x * self.dtype.itemsize
+            full = OSError(
+                f"The folder {self.path.parent} has no room for {self.path.name}, which needs "
+                f"{readable_size(size)}, and Java's memory has none either; every image is as it "
+                "was. Make room there, close images, or give Java more memory (--memory)."
+            )
+            full.errno = errno.ENOSPC
+            raise full from error
+
+    def _put_plane(self, plane: Array, t: int, c: int, z: int) -> None:
+        with self._no_room_said():
+            self._file.write(z, plane[None], channel=c, time=t)
+
+    def record(self, provenance: dict[str, Any]) -> None:
+        """Replace what the file, and the image, say on how they were made."""
+        super().record(provenance)
+        with self._no_room_said():
+            self._file.record(provenance)
 
     def flush(self) -> None:
         """See what was written to the disk."""
@@ -114,24 +145,14 @@ class VirtualWriter(VolumeWriter):
     def close(self) -> None:
         """Delete the file, unless :meth:`finish` has given it out."""
         if self._unfinished.exists():
-            self._file.close()
-            self._unfinished.unlink()
-
-    def finish(self) -> Any:
-        """Give the file its name, and return the image that shows it; it is not shown yet.
-
-        Raises
-        ------
-        ValueError
-            If a plane was never written.
-        """
-        missing = self.shape.planes - len(self._written)
-        if missing:
-            raise ValueError(
-                f"{missing} of {self.shape.planes} planes of {self.title!r} were never written: "
-                "write every slice before finish()."
-            )
+            os.truncate(self._unfinished, 0)  # or closing it would wait until all is on the disk
         self._file.close()
+        self._unfinished.unlink(missing_ok=True)
+
+    def _make(self) -> Any:
+        """Give the file its name, and return the image that shows it."""
+        with self._no_room_said():
+            self._file.close()
         if self.path.exists():  # it came meanwhile
             suffix = self.path.name.removeprefix(stem(self.path))
             self.path = _unused(self.path.parent, stem(self.path), suffix)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..image import Array, ImageMetadata, Volume, VolumeShape, VolumeWriter
+from ..image import Array, ImageMetadata, Volume, VolumeShape
 from ..intensity import check_dtype
+from .writer import ImageWriter
 
 __all__ = ["XarrayVolume", "XarrayWriter", "is_xarray"]
 
@@ -98,7 +98,7 @@ def planes(array: Array, roles: list[str]) -> Array:
     return np.expand_dims(array.transpose(order), absent)
 
 
-class XarrayWriter(VolumeWriter):
+class XarrayWriter(ImageWriter):
     """A new DataArray like its source that takes slabs.
 
     Parameters
@@ -125,7 +125,7 @@ class XarrayWriter(VolumeWriter):
         provenance: dict[str, Any] | None = None,
     ) -> None:
         dtype = like.dtype if dtype is None else np.dtype(dtype)
-        super().__init__(Path(title), like.shape._replace(z=len(slices)), dtype)
+        super().__init__(title, like.shape._replace(z=len(slices)), dtype, provenance)
         # A stack reinterpreted by z_axis keeps the name of its dimension: coordinates stay true.
         self._depth = like.depth
         source = like.image
@@ -133,38 +133,16 @@ class XarrayWriter(VolumeWriter):
             source = source.isel({source.dims[like.roles.index(self._depth)]: list(slices)})
         self._image = source.copy(data=np.empty(source.shape, dtype))
         self._image.name = title if like.image.name is not None else None
-        self.provenance = provenance
         self._planes = planes(self._image.values, like.roles)
-        self._written: set[tuple[int, int, int]] = set()
 
-    def _write_plane(self, plane: Array, t: int, c: int, z: int) -> None:
-        self._written.add((t, c, z))
+    def _put_plane(self, plane: Array, t: int, c: int, z: int) -> None:
         if self._depth == "t":
             t, z = z, 0
         elif self._depth == "c":
             c, z = z, 0
         self._planes[t, c, z] = plane
 
-    def flush(self) -> None:
-        """Do nothing: there is no file."""
-
-    def close(self) -> None:
-        """Do nothing: :meth:`finish` gives the array out."""
-
-    def finish(self) -> Any:
-        """Return the new array.
-
-        Raises
-        ------
-        ValueError
-            If a plane was never written.
-        """
-        missing = self.shape.planes - len(self._written)
-        if missing:
-            raise ValueError(
-                f"{missing} of {self.shape.planes} planes were never written: write every slice "
-                "before finish()."
-            )
+    def _make(self) -> Any:
         if self.provenance is not None:
             record = {PROVENANCE: json.dumps(self.provenance)}
             self._image.attrs = {**self._image.attrs, **record}

@@ -113,6 +113,8 @@ def test_a_hyperstack_by_channel_and_time(java: Any, stack: np.ndarray[Any, Any]
     imp = imagej(java, planes)
     imp.setDimensions(c, z, t)
     imp.setOpenAsHyperStack(True)
+    java("ij.IJ").run(imp, "Fire", "")
+    imp.setDisplayRange(20, 180)
     volume = volume_of(imp)
     assert volume.shape == (t, c, z, 5, 6)
     ordered = planes.reshape(t, z, c, 5, 6)  # ImageJ: channel fastest, then slice, then time
@@ -121,6 +123,8 @@ def test_a_hyperstack_by_channel_and_time(java: Any, stack: np.ndarray[Any, Any]
     assert list(result.getDimensions()) == [6, 5, c, z, t]
     assert result.isHyperStack()
     assert np.array_equal(voxels(result), planes)
+    assert (result.getDisplayRangeMin(), result.getDisplayRangeMax()) == (20, 180)
+    assert bytes(result.getLuts()[0].getBytes()) == bytes(imp.getLuts()[0].getBytes())
 
 
 def test_a_single_image(java: Any, stack: np.ndarray[Any, Any]) -> None:
@@ -400,7 +404,8 @@ def test_a_result_is_whole_and_of_a_type_that_imagej_has(
 
 
 def test_java_full_is_said_before_it_is(java: Any) -> None:
-    from nrrn_fiji.fiji.images import ImagePlusWriter, fits_in_java, volume_of
+    from nrrn_fiji.fiji.images import ImagePlusWriter, volume_of
+    from nrrn_fiji.fiji.pixels import fits_in_java
 
     most = java("java.lang.Runtime").getRuntime().maxMemory()
     assert not fits_in_java(most)

@@ -15,6 +15,7 @@ import tifffile
 
 from nrrn_fiji.fiji import jvm
 from nrrn_fiji.progress import Cancelled, NoProgress
+from nrrn_fiji.volumes import open_volume
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -44,11 +45,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def full(app: jvm.ImageJ, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A Java without room for results, and the folder for temporary files."""
-    from nrrn_fiji.fiji import jobs
+    from nrrn_fiji.fiji import images
 
     folder = tmp_path / "temporary"
     folder.mkdir()
-    monkeypatch.setattr(jobs, "fits_in_java", lambda size: False)
+    monkeypatch.setattr(images, "fits_in_java", lambda size: False)
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     yield folder
 
@@ -140,13 +141,13 @@ def test_pixels_and_all_that_the_source_carries(
 
 
 def test_a_composite_hyperstack(full: Path, java: Any, model: str) -> None:
-    from nrrn_fiji.fiji import jobs
+    from nrrn_fiji.fiji import images
     from nrrn_fiji.fiji.jobs import denoise_image
 
     imp = java("ij.IJ").createImage("hyper", "8-bit composite-mode label", 20, 16, 2, 3, 2)
     virtual = denoise_image(imp, model).image
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jobs, "fits_in_java", lambda size: True)
+        patch.setattr(images, "fits_in_java", lambda size: True)
         memory = denoise_image(imp, model).image
     assert virtual.getStack().isVirtual()
     assert not memory.getStack().isVirtual()
@@ -241,6 +242,116 @@ def test_a_file_beyond_4_gib_is_shown_though_imagej_cannot_open_it(
     assert np.array_equal(pixels(made)[0, 0], block)
 
 
+def test_memory_that_lies_in_pieces_is_known_before_anything_is_computed(
+    java: Any, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nrrn_fiji.fiji import images
+    from nrrn_fiji.fiji.jobs import denoise_image
+    from nrrn_fiji.fiji.pixels import java_array, java_is_full
+
+    taken = []
+
+    def two_planes(size: int, dtype: Any) -> Any:
+        taken.append(size)
+        if len(taken) > 2:
+            raise java_is_full(size)
+        return java_array(size, dtype)
+
+    monkeypatch.setattr(images, "java_array", two_planes)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    imp = java("ij.IJ").createImage("ramp", "8-bit ramp", 30, 20, 4)
+    told = Told()
+    made = denoise_image(imp, model, progress=told).image
+    assert made.getStack().isVirtual()
+    assert (tmp_path / "ramp-denoised.tif").exists()
+    assert told.texts and told.done == 4
+    assert len(taken) == 3
+
+
+def test_two_runs_of_one_name_do_not_meet(full: Path, java: Any) -> None:
+    from nrrn_fiji.fiji.images import volume_of
+    from nrrn_fiji.fiji.virtual import VirtualWriter
+
+    imp = java("ij.IJ").createImage("ramp", "8-bit ramp", 30, 20, 2)
+    volume = volume_of(imp)
+    about: dict[str, Any] = {
+        "title": "made.tif",
+        "dtype": volume.dtype,
+        "slices": range(2),
+        "same_values": True,
+        "provenance": {"a": 1},
+    }
+    writers = [VirtualWriter(volume, **about) for _ in range(2)]
+    for number, writer in enumerate(writers):
+        writer.write(0, np.full((2, 20, 30), number, np.uint8))
+    made = [writer.finish() for writer in writers]
+    assert sorted(file.name for file in full.iterdir()) == ["made-1.tif", "made.tif"]
+    assert [pixels(image).max() for image in made] == [0, 1]
+
+
+def test_a_disk_that_fills_up_is_said_and_nothing_is_left(
+    full: Path, java: Any, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import errno
+
+    from nrrn_fiji.fiji.jobs import denoise_image
+    from nrrn_fiji.settings import DenoiseSettings
+    from nrrn_fiji.tiff_output import TiffSlabWriter, disk_full
+
+    def write(self: Any, plane: Any, t: int, c: int, z: int) -> None:
+        if z == 2:
+            raise disk_full(self.path, "No space left on device")
+
+    monkeypatch.setattr(TiffSlabWriter, "_write_plane", write)
+    imp = java("ij.IJ").createImage("ramp", "8-bit ramp", 30, 20, 6)
+    with pytest.raises(OSError, match=r"has no room for ramp-denoised\.tif") as caught:
+        denoise_image(imp, model, DenoiseSettings(slab=1))
+    assert caught.value.errno == errno.ENOSPC
+    assert "every image is as it was" in str(caught.value)
+    assert "what is finished is kept" not in str(caught.value)
+    assert list(full.iterdir()) == []
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_a_file_says_with_what_a_run_went_on(
+    full: Path, java: Any, model: str, monkeypatch: pytest.MonkeyPatch, large: bool
+) -> None:
+    import torch
+
+    from nrrn_fiji import tiff_output
+    from nrrn_fiji.fiji import virtual
+    from nrrn_fiji.fiji.jobs import denoise_image
+    from nrrn_fiji.fused import FusedNRRN
+    from nrrn_fiji.settings import DenoiseSettings
+
+    if large:
+        for module in (tiff_output, virtual):
+            monkeypatch.setattr(module, "CLASSIC_LIMIT", 1000)
+    branches = FusedNRRN.branches
+    failed = []
+
+    def fail_once(self: Any, *given: Any) -> Any:
+        if not failed:
+            failed.append(1)
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return branches(self, *given)
+
+    monkeypatch.setattr(FusedNRRN, "branches", fail_once)
+    imp = java("ij.IJ").createImage("ramp", "8-bit ramp", 200, 70, 3)
+    imp.setProperty("Info", "Operator: nobody")
+    made = denoise_image(imp, model, DenoiseSettings(tile=160, device="cpu")).image
+    record = json.loads(lines(made)[-1].removeprefix("nrrn: "))
+    assert record["went_on_with"][0]["tile"] == 80
+    path = Path(str(made.getOriginalFileInfo().getFilePath()))
+    with open_volume(path) as volume:
+        assert volume.provenance == record
+        assert np.array_equal(volume.read(0, 3), pixels(made)[0, 0])
+    if not large:  # which ImageJ cannot open
+        again = java("ij.IJ").openImage(str(path))
+        assert lines(again) == ["Operator: nobody", lines(made)[-1]]
+        assert np.array_equal(pixels(again), pixels(made))
+
+
 SMALL_HEAP = """
 from pathlib import Path
 from nrrn_fiji.fiji import jvm
@@ -280,7 +391,8 @@ def test_a_java_with_little_memory(in_new_python: Run, model: str, tmp_path: Pat
     assert f"70.0 MB left for big-denoised: its pixels go into the file {tmp_path}" in said
     assert "made: big-denoised 70 " in said
     assert "virtual: True" in said
-    assert "full: OutOfMemoryError" in said
+    assert "full: java.lang.OutOfMemoryError" in said
+    assert "said: Java's memory is full: close images" in said
     assert "alive: big-denoised" in said
     assert "Traceback" not in done.stderr
     assert tifffile.memmap(tmp_path / "big-denoised.tif").shape == (70, 1000, 1000)
