@@ -26,9 +26,10 @@ from .files import write_whole
 from .image import ImageMetadata
 from .outputs import BlockKey, PartialOutput, check_distinct
 from .progress import Cancelled, NoProgress, Progress
-from .registration import Placement, median_placement, place_scans, resample, turboreg
+from .registration import Placement, align_scans, median_placement, place_scans
 from .reports import Table
 from .scan_average import as_type, average_scans
+from .scan_search import turboreg
 from .settings import RegisterSettings
 from .shift_plot import plot_shifts
 from .volumes import (
@@ -173,7 +174,7 @@ def register_files(
     ValueError, TypeError, OSError
         If the scans do not belong together, do not fit, or an output cannot be written; each with
         one sentence.
-    ModuleNotFoundError
+    ImportError
         If pystackreg is not installed.
     Cancelled
         If the user stopped; the message says what is kept.
@@ -423,7 +424,7 @@ class Job:
         """Average the scans of one slice; return the share of pixels that were left out."""
         placement = self.placement(z)
         images = self.scans.read(z)
-        aligned = np.stack([resample(images[i], placement.transforms[i]) for i in placement.kept])
+        aligned = align_scans(images, placement)
         mean, clipped = average_scans(aligned, self.settings.average)
         dtype = self.scans.dtype
         writers["image"].write(z, as_type(mean, dtype)[np.newaxis])

@@ -1,15 +1,12 @@
 """Repeated scans of one slice: where each of them lies, and the robust average of all.
 
 A microscope that scans a slice ten times drifts meanwhile, so the scans are laid onto each other
-before they are averaged, or before a network learns from them.  Positions are searched on copies
-that are smoothed and freed of shading, because noise would lead the search astray; the pixels that
-are handed back come from the scans themselves, each interpolated exactly once.
+before they are averaged, or before a network learns from them.  Where they lie is found by
+:mod:`nrrn_fiji.scan_search`; the pixels that are handed back come from the scans themselves, each
+interpolated exactly once.
 
 This module must never smooth what it hands back, never move the frame of the reference scan, and
 never leave a scan out without saying so.
-
-The search is that of TurboReg (Thévenaz, Ruttimann & Unser 1998, *IEEE Trans. Image Process.* 7,
-27–41), through pystackreg.
 """
 
 from __future__ import annotations
@@ -20,38 +17,26 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from .intensity import check_dtype, fill_invalid, invalid_mask
 from .progress import Cancelled, NoProgress, Progress
-from .scan_average import AVERAGES, average_scans, check_choice
-from .stack_checks import band_pass, shift_between
+from .scan_average import average_scans, check_choice
+from .scan_search import Image, Others, first_guess, prepared, refined, scaled, turboreg, warped
+from .settings import AVERAGES, TRANSFORMS
 
 __all__ = [
-    "TRANSFORMS",
     "Placement",
     "Registration",
+    "align_scans",
     "median_placement",
     "place_scans",
     "register_scans",
     "resample",
 ]
 
-TRANSFORMS = ("affine", "rigid", "translation")
-
-SMOOTHING = 1.5
-"""Standard deviation in pixels of the smoothing before the search.  With Gaussian noise of sigma
-25 the error of a single pair is about half of what it is without."""
-
 ROUNDS = (512, 512, 1024)
 """Longest side in pixels at which each round of the search works; larger scans are binned, which
 takes noise away as fast as it costs resolution."""
-
-COARSE = 256
-"""Longest side at which the first guess of a shift is made."""
-
-AGREEMENT = 0.25
-"""Correlation, after a shift, from which two smoothed scans count as scans of one place."""
 
 UNFIT, UNFIT_SHARE = 0.2, 0.6
 """A scan does not fit if its correlation with the others is below either: the first, or this
@@ -95,9 +80,9 @@ class Registration:
     """Scans of one slice, laid onto each other."""
 
     placement: Placement
-    aligned: NDArray[np.float32]
+    aligned: Image
     """(kept scans, Y, X), in the order of :attr:`Placement.kept`; NaN where a scan has no data."""
-    average: NDArray[np.float32]
+    average: Image
     """(Y, X); NaN where no scan has data."""
     clipped: float
     """Share of the pixels that were left out as outliers."""
@@ -121,7 +106,7 @@ def register_scans(
     average
         "clipped", "mean" or "median"; see :func:`average_scans`.
     progress
-        Told of each scan, and asked whether to stop.
+        Told of each scan whose place is found, and asked whether to stop.
 
     Returns
     -------
@@ -131,14 +116,14 @@ def register_scans(
     ------
     ValueError, TypeError
         If the scans cannot be laid onto each other; the message says why.
-    ModuleNotFoundError
+    ImportError
         If pystackreg is not installed; the message says how to get it.
     Cancelled
         When the user stops.
     """
     check_choice("average", average, AVERAGES)
     placement = place_scans(scans, transform, progress=progress)
-    aligned = np.stack([resample(scans[i], placement.transforms[i]) for i in placement.kept])
+    aligned = align_scans(scans, placement, progress=progress)
     mean, clipped = average_scans(aligned, average)
     return Registration(placement, aligned, mean, clipped)
 
@@ -178,25 +163,31 @@ def place_scans(
     reference, matrices = first_guess(scans)
     rejected: dict[int, str] = {}
     correlation = np.ones(count)
-    works: list[NDArray[np.float32]] = []
-    factor = 0
+    works: list[Image] = []
+    before = 0
     for number, longest in enumerate(ROUNDS):
-        if factor != (factor := max(1, -(-max(shape) // longest))):
-            works = [prepared(scan, factor) for scan in scans]
+        factor = max(1, -(-max(shape) // longest))
+        if factor != before:
+            works, before = [prepared(scan, factor) for scan in scans], factor
         small = [scaled(matrix, 1 / factor) for matrix in matrices]
-        others = Others(works, small, rejected, only=reference if number == 0 else None)
+        only = reference if number == 0 else None
+        others = Others(works, small, rejected, only)
         for i in range(count):
             if progress.cancelled:
                 raise Cancelled("Stopped: nothing was written.")
-            if i not in rejected and not (number == 0 and i == reference):
+            if i not in rejected and i != only:
                 small[i] = refined(search, others.without(i), works[i], small[i])
             progress.update(number * count + i + 1, total)
         # The reference has moved too: it is brought back, and all the others with it.
         back = np.linalg.inv(small[reference])
         small = [np.eye(3) if i == reference else m @ back for i, m in enumerate(small)]
         matrices = [scaled(matrix, factor) for matrix in small]
-        found = agreement(works, small, rejected, reference if number == 0 else None)
-        correlation = np.where([i in rejected for i in range(count)], correlation, found)
+        others = Others(works, small, rejected, only)
+        fitting = [i for i in range(count) if i not in rejected and i != only]
+        for i in fitting:
+            correlation[i] = others.agreement(i, works[i], small[i])
+        if only is not None:
+            correlation[only] = np.median(correlation[fitting])
         rejected |= unfit(matrices, correlation, rejected, shape, reference)
         check_kept(count, rejected)
     transforms = np.stack(matrices)
@@ -234,13 +225,14 @@ def median_placement(
     rejected = {}
     transforms = np.stack([np.eye(3)] * count)
     centre = np.array([(shape[1] - 1) / 2, (shape[0] - 1) / 2])
-    # All in the frame of one reference.
-    framed = [p.transforms @ np.linalg.inv(p.transforms[reference]) for p in placements]
+    # All in the frame of one reference, and none from where it is not known where that lies.
+    sure = [p for p in placements if reference not in p.rejected] or placements
+    framed = [p.transforms @ np.linalg.inv(p.transforms[reference]) for p in sure]
     for i in range(count):
         out = [p.rejected[i] for p in placements if i in p.rejected]
         if 2 * len(out) >= len(placements):
             rejected[i] = out[0]
-        good = [m[i] for m, p in zip(framed, placements, strict=True) if i not in p.rejected]
+        good = [m[i] for m, p in zip(framed, sure, strict=True) if i not in p.rejected]
         good = good or [m[i] for m in framed]
         linear = np.median([m[:2, :2] for m in good], axis=0)
         if rigid:
@@ -254,7 +246,39 @@ def median_placement(
     return Placement(transforms, shifts_of(transforms, shape), correlation, rejected, reference)
 
 
-def resample(scan: Array, matrix: Matrix) -> NDArray[np.float32]:
+def align_scans(
+    scans: Sequence[Array] | Array, placement: Placement, *, progress: Progress | None = None
+) -> Image:
+    """Return the scans that fit in the frame of the reference.
+
+    Parameters
+    ----------
+    scans
+        (S, Y, X).
+    placement
+        Where they lie.
+    progress
+        Asked before each scan whether to stop.
+
+    Returns
+    -------
+    ndarray
+        (kept scans, Y, X) float32; NaN where a scan has no data.
+
+    Raises
+    ------
+    Cancelled
+        When the user stops.
+    """
+    aligned = np.empty((len(placement.kept), *scans[0].shape), np.float32)
+    for image, number in zip(aligned, placement.kept, strict=True):
+        if progress is not None and progress.cancelled:
+            raise Cancelled("Stopped: nothing was written.")
+        image[:] = resample(scans[number], placement.transforms[number])
+    return aligned
+
+
+def resample(scan: Array, matrix: Matrix) -> Image:
     """Return a scan in the frame of the reference.
 
     Parameters
@@ -275,222 +299,25 @@ def resample(scan: Array, matrix: Matrix) -> NDArray[np.float32]:
     Cubic splines: a linear interpolation at half a pixel takes 30 % of the fine detail (and of the
     noise) away, differently for each scan; higher orders ring at noise and gain little.
     """
-    values = np.asarray(scan, np.float64)
-    invalid = invalid_mask(np.asarray(scan))
-    if invalid is not None:
-        if invalid.all():
-            return np.full(values.shape, np.nan, np.float32)
-        values = fill_invalid(values, invalid)
-    if not np.array_equal(matrix, np.eye(3)):
-        values = warped(values, matrix)
-        if invalid is not None:
-            # A pixel that any invalid one had a part in is invalid.
-            invalid = warped(invalid.astype(np.float64), matrix, order=1) > 1e-6
-    if invalid is not None:
-        values[invalid] = np.nan
-    return values.astype(np.float32)
-
-
-# The search ---------------------------------------------------------------------------------------
-
-
-def turboreg(transform: str) -> Any:
-    """Return pystackreg's search for one kind of transform.
-
-    Raises
-    ------
-    ModuleNotFoundError
-        With a sentence, if pystackreg is not installed.
-    """
-    try:
-        from pystackreg import StackReg
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "Registering scans needs pystackreg, which is not installed: "
-            "pip install 'nrrn-fiji[register]' (or pip install pystackreg)."
-        ) from error
-    kinds = {
-        "affine": StackReg.AFFINE,
-        "rigid": StackReg.RIGID_BODY,
-        "translation": StackReg.TRANSLATION,
-    }
-    return StackReg(kinds[transform])
-
-
-def prepared(scan: Array, factor: int) -> NDArray[np.float32]:
-    """Return the copy of a scan that the search looks at.
-
-    It is binned by ``factor``, smoothed, freed of shading, and has mean 0 and standard deviation 1
-    over its valid pixels; elsewhere it is 0.
-    """
     values = np.asarray(scan)
     invalid = invalid_mask(values)
     if invalid is not None:
         if invalid.all():
-            return np.zeros(binned(values, factor).shape, np.float32)
+            return np.full(values.shape, np.nan, np.float32)
         values = fill_invalid(values, invalid)
-    work = band_pass(binned(values, factor), SMOOTHING)
-    valid = np.ones(work.shape, np.bool_)
+    if np.array_equal(matrix, np.eye(3)):
+        result = values.astype(np.float32)
+    else:
+        result = warped(values, matrix)
+        if invalid is not None:
+            # A pixel that any invalid one had a part in is invalid.
+            invalid = warped(invalid.astype(np.float32), matrix, order=1) > 1e-6
     if invalid is not None:
-        valid = binned(invalid, factor) == 0
-        if not valid.any():
-            return np.zeros(work.shape, np.float32)
-    work -= work[valid].mean()
-    spread = float(work[valid].std())
-    work /= spread or 1.0
-    work[~valid] = 0.0
-    return work
-
-
-def binned(image: Array, factor: int) -> NDArray[np.float32]:
-    """Return the means of squares of ``factor`` pixels; rows and columns left over are cut off."""
-    if factor == 1:
-        return image.astype(np.float32)
-    height, width = (size // factor for size in image.shape)
-    cut = image[: height * factor, : width * factor]
-    squares = cut.reshape(height, factor, width, factor)
-    return squares.mean(axis=(1, 3), dtype=np.float64).astype(np.float32)
-
-
-def scaled(matrix: Matrix, factor: float) -> Matrix:
-    """Return a transform for an image magnified by ``factor``, pixel centres at whole numbers."""
-    middle = (factor - 1) / 2
-    grow = np.array([[factor, 0, middle], [0, factor, middle], [0, 0, 1.0]])
-    result: Matrix = grow @ matrix @ np.linalg.inv(grow)
+        result[invalid] = np.nan
     return result
-
-
-def first_guess(scans: Sequence[Array] | Array) -> tuple[int, list[Matrix]]:
-    """Choose the reference, and guess the shift of each scan by cross-correlation."""
-    factor = max(1, -(-max(scans[0].shape) // COARSE))
-    works = [prepared(scan, factor) for scan in scans]
-    count = len(works)
-    best, chosen = -1.0, (0, [np.eye(3)] * count)
-    for candidate in range(count):
-        found = [shift_between(works[candidate], work) for work in works]
-        fits = np.array([f.correlation for i, f in enumerate(found) if i != candidate])
-        matrices = []
-        for one in found:
-            matrix = np.eye(3)
-            if one.correlation >= AGREEMENT:
-                matrix[:2, 2] = factor * one.dx, factor * one.dy
-            matrices.append(matrix)
-        if float(np.median(fits)) > best:
-            best, chosen = float(np.median(fits)), (candidate, matrices)
-        if 2 * int((fits >= AGREEMENT).sum()) >= count - 1:
-            return candidate, matrices
-    return chosen
-
-
-class Others:
-    """The mean of the aligned scans without one of them."""
-
-    def __init__(
-        self,
-        works: Sequence[NDArray[np.float32]],
-        matrices: Sequence[Matrix],
-        rejected: Mapping[int, str],
-        only: int | None,
-    ):
-        used = [i for i in range(len(works)) if i not in rejected and only in (None, i)]
-        self.aligned = {i: warped(works[i], matrices[i]) for i in used}
-        self.total = np.zeros(works[0].shape)
-        self.count = np.zeros(works[0].shape)
-        for image in self.aligned.values():
-            self.total += np.nan_to_num(image, nan=0.0)
-            self.count += np.isfinite(image)
-
-    def without(self, number: int) -> Matrix:
-        """Return the mean of all but one; NaN where there is none."""
-        total, count = self.total, self.count
-        if number in self.aligned and len(self.aligned) > 1:
-            own = self.aligned[number]
-            total = total - np.nan_to_num(own, nan=0.0)
-            count = count - np.isfinite(own)
-        result: Matrix = np.where(count > 0, total / np.maximum(count, 1), np.nan)
-        return result
-
-
-def refined(search: Any, target: Matrix, work: NDArray[np.float32], start: Matrix) -> Matrix:
-    """Return a better transform of a scan onto ``target``, beginning with ``start``."""
-    moved = warped(work, start)
-    box = common_box(np.isfinite(target) & np.isfinite(moved))
-    if box is None:
-        return start
-    # What lies outside of both images is cut away: an edge of padding would be matched too.
-    fixed, moving = np.nan_to_num(target[box]), np.nan_to_num(moved[box])
-    if min(fixed.shape) < 32 or not fixed.std() or not moving.std():
-        return start
-    change = np.asarray(search.register(fixed, moving), np.float64)
-    into = np.eye(3)
-    into[:2, 2] = box[1].start, box[0].start
-    result: Matrix = start @ into @ change @ np.linalg.inv(into)
-    return result if np.isfinite(result).all() else start
-
-
-def warped(image: Array, matrix: Matrix, order: int = 3) -> Matrix:
-    """Return an image (Y, X) resampled where ``matrix`` leads; NaN outside."""
-    # scipy counts (y, x), the matrix (x, y).
-    linear = matrix[:2, :2][::-1, ::-1]
-    offset = matrix[:2, 2][::-1]
-    result: Matrix = ndimage.affine_transform(
-        image.astype(np.float64), linear, offset, order=order, mode="constant", cval=np.nan
-    )
-    return result
-
-
-def common_box(valid: NDArray[np.bool_]) -> tuple[slice, slice] | None:
-    """Return a rectangle whose pixels are (nearly) all valid; None if there is none.
-
-    Sides with most invalid pixels are cut first; holes that are left are for the caller to fill.
-    """
-    top, left = 0, 0
-    bottom, right = valid.shape
-    while top < bottom and left < right:
-        part = valid[top:bottom, left:right]
-        sides = [(~s).mean() for s in (part[0], part[-1], part[:, 0], part[:, -1])]
-        worst = int(np.argmax(sides))
-        if sides[worst] == 0:
-            return slice(top, bottom), slice(left, right)
-        top, bottom = top + (worst == 0), bottom - (worst == 1)
-        left, right = left + (worst == 2), right - (worst == 3)
-    return None
 
 
 # What fits ----------------------------------------------------------------------------------------
-
-
-def agreement(
-    works: Sequence[NDArray[np.float32]],
-    matrices: Sequence[Matrix],
-    rejected: Mapping[int, str],
-    only: int | None,
-) -> Matrix:
-    """Return the correlation of each aligned scan with the mean of the others."""
-    others = Others(works, matrices, rejected, only)
-    found = np.zeros(len(works))
-    for i, work in enumerate(works):
-        if i == only:
-            found[i] = np.nan
-            continue
-        own = others.aligned.get(i)
-        found[i] = correlation_of(
-            others.without(i), warped(work, matrices[i]) if own is None else own
-        )
-    if only is not None:
-        found[only] = np.median(found[np.arange(len(found)) != only])
-    return found
-
-
-def correlation_of(one: Matrix, other: Matrix) -> float:
-    """Return the correlation of two images where both are finite; 0 where there is none."""
-    both = np.isfinite(one) & np.isfinite(other)
-    a, b = one[both], other[both]
-    if a.size < 2:
-        return 0.0
-    a, b = a - a.mean(), b - b.mean()
-    norm = float(np.sqrt((a * a).sum() * (b * b).sum()))
-    return float((a * b).sum()) / norm if norm else 0.0
 
 
 def unfit(

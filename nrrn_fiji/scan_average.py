@@ -6,27 +6,25 @@ its neighbours only say how strong the noise is.
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
-__all__ = ["AVERAGES", "as_type", "average_scans", "check_choice"]
+from .settings import AVERAGES
+
+__all__ = ["as_type", "average_scans", "check_choice"]
 
 Array = NDArray[Any]
-Matrix = NDArray[np.float64]
 
-AVERAGES = ("clipped", "mean", "median")
+CLIP, COMMON = 1.5, 0.99
+"""A pixel of one scan is left out if it is so many times further from the median than this share
+of the pixels around: with Gaussian noise, 3.9 standard deviations."""
 
-CLIP = 3.5
-"""Standard deviations from the median beyond which a pixel of one scan is left out."""
+ROUNDING = 1e-6
+"""Share of the grey value: a smaller difference is rounding of float32, and no outlier."""
 
-ROUNDING = 1e-4
-"""Grey values: a smaller difference is no outlier, whatever the noise."""
-
-CLIP_TILE = 16
+TILE = 16
 """Pixels: edge of the squares over which the noise is taken as equally strong."""
 
 
@@ -38,26 +36,33 @@ def average_scans(aligned: NDArray[np.float32], method: str = "clipped") -> tupl
     aligned
         (S, Y, X) float, NaN where a scan has no data.
     method
-        "mean"; "median"; or "clipped": the mean of the values within 3.5 standard deviations of the
-        median, which takes away sparks, dirt and charging that one scan alone shows and keeps the
-        rest, so that as little noise is left as after a mean.  The standard deviation is that of
-        the noise around (from the median absolute deviation among scans, its median over squares
-        of 16 pixels), since that of so few values at one pixel would be swollen by the outlier
-        itself.  All scans have the same weight.  With two scans nothing can tell which is the
-        outlier: it is the mean.
+        "mean"; "median"; or "clipped": the mean without the values that lie much further from the
+        median than others do around there, which takes away sparks, dirt and charging that one
+        scan alone shows and keeps the rest, so that as little noise is left as after a mean.  All
+        scans have the same weight.  With two scans nothing can tell which is the outlier: it is
+        the mean.
 
     Returns
     -------
     average, clipped
         (Y, X) float32, NaN where no scan has data, and the share of the values that was left out.
+
+    Notes
+    -----
+    What is usual is the 99 % quantile of the distances from the median of the scans, over a square
+    of 16 pixels, for each scan; of these the middle one among the scans counts, so that a patch of
+    dirt in one scan says nothing about the noise.  The limit is 1.5 times as much.  Neither a
+    standard deviation nor a median of the distances would do where most pixels have no photon at
+    all: a single photon would be an outlier, and the average black.
     """
     check_choice("average", method, AVERAGES)
     result = np.empty(aligned.shape[1:], np.float32)
-    left_out = 0
-    for start in range(0, len(result), CLIP_TILE):
-        rows = slice(start, start + CLIP_TILE)
+    left_out = total = 0
+    for start in range(0, len(result), TILE):
+        rows = slice(start, start + TILE)
         part = aligned[:, rows].astype(np.float64)
         valid = np.isfinite(part)
+        total += int(valid.sum())
         if method == "clipped" and len(part) > 2:
             keep = valid & ~outliers(part, valid)
             left_out += int(valid.sum() - keep.sum())
@@ -66,14 +71,14 @@ def average_scans(aligned: NDArray[np.float32], method: str = "clipped") -> tupl
         if method == "median":
             result[rows] = middle_of(part, valid)
         else:
-            total = np.where(valid, part, 0.0).sum(axis=0)
-            result[rows] = total / np.maximum(valid.sum(axis=0), 1)
+            sums = np.where(valid, part, 0.0).sum(axis=0)
+            result[rows] = sums / np.maximum(valid.sum(axis=0), 1)
         result[rows][empty] = np.nan
-    return result, left_out / aligned.size
+    return result, left_out / max(total, 1)
 
 
 def as_type(image: NDArray[np.floating[Any]], dtype: np.dtype[Any]) -> Array:
-    """Return grey values as another type.
+    """Return grey values (Y, X) as another type.
 
     For integer types they are rounded and held at the ends of the type, and NaN becomes 0, which
     :func:`nrrn_fiji.intensity.invalid_mask` takes for a border without data.
@@ -81,52 +86,49 @@ def as_type(image: NDArray[np.floating[Any]], dtype: np.dtype[Any]) -> Array:
     if dtype.kind not in "iu":
         return image.astype(dtype)
     limits = np.iinfo(dtype)
-    values = np.rint(np.nan_to_num(image.astype(np.float64), nan=0.0))
+    values = np.rint(np.nan_to_num(image, nan=0.0))
     return np.clip(values, limits.min, limits.max).astype(dtype)
 
 
-def outliers(part: Matrix, valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return which values of (S, rows, X) lie too far from the median over the scans."""
-    count = valid.sum(axis=0)
-    enough = count >= 3
-    away = np.where(valid & enough, np.abs(part - middle_of(part, valid & enough)), np.nan)
-    deviation = middle_of(away, np.isfinite(away))
-    # As a standard deviation: a median of few deviations is smaller than that of many.
-    factors = np.array([typical_deviation(n) for n in range(len(part) + 1)])
-    deviation = np.where(enough, deviation / factors[count], np.nan)
-    limit = np.empty(part.shape[2])
-    for start in range(0, len(limit), CLIP_TILE):
-        tile = deviation[:, start : start + CLIP_TILE]
-        known = tile[np.isfinite(tile)]
-        limit[start : start + CLIP_TILE] = CLIP * np.median(known) if known.size else np.inf
-    # Where the scans agree to the last digit (saturated areas), rounding is no outlier.
-    result: NDArray[np.bool_] = np.nan_to_num(away, nan=0.0) > np.maximum(limit, ROUNDING)
+def outliers(part: NDArray[np.float64], valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return which values of (S, rows, X) lie too far from the median over the scans.
+
+    Where fewer than three scans have data, none does.
+    """
+    known = valid & (valid.sum(axis=0) >= 3)
+    middle = middle_of(part, known)
+    away = np.where(known, np.abs(part - middle), np.inf)
+    count, rows, width = part.shape
+    tiles = -(-width // TILE)
+    padded = np.full((count, rows, tiles * TILE), np.inf)
+    padded[..., :width] = away
+    squares = padded.reshape(count, rows, tiles, TILE).swapaxes(1, 2).reshape(count, tiles, -1)
+    squares.sort(axis=2)
+    numbers = np.isfinite(squares).sum(axis=2)
+    last = np.maximum(np.ceil(COMMON * numbers).astype(int) - 1, 0)
+    # Scans without data in a square are infinite here: they come last, and do not count.
+    common = np.sort(np.take_along_axis(squares, last[..., np.newaxis], axis=2)[..., 0], axis=0)
+    scans = np.maximum((numbers > 0).sum(axis=0), 1)
+    usual = np.take_along_axis(common, (scans - 1)[np.newaxis] // 2, axis=0)[0]
+    limit = np.repeat(CLIP * usual, TILE)[:width]
+    result: NDArray[np.bool_] = known & (away > np.maximum(limit, ROUNDING * np.abs(middle)))
     return result
 
 
-def middle_of(part: Matrix, valid: NDArray[np.bool_]) -> Matrix:
+def middle_of(part: NDArray[np.float64], valid: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Return the median over the first axis of the valid values; 0 where there is none."""
     if valid.all():
-        middle: Matrix = np.median(part, axis=0)
+        middle: NDArray[np.float64] = np.median(part, axis=0)
         return middle
-    none = ~valid.any(axis=0)
     filled = np.where(valid, part, np.nan)
-    filled[:, none] = 0.0
+    filled[:, ~valid.any(axis=0)] = 0.0
     middle = np.nanmedian(filled, axis=0)
     return middle
-
-
-@functools.cache
-def typical_deviation(count: int) -> float:
-    """Return the median of the median absolute deviation of Gaussian samples of this size, in
-    standard deviations; 0.6745 for large samples."""
-    if count < 3:
-        return 1.0
-    sample = np.random.default_rng(0).standard_normal((count, 20_001))
-    return float(np.median(stats.median_abs_deviation(sample, axis=0)))
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     """Refuse what is not among the choices."""
     if value not in choices:
-        raise ValueError(f"{name} is {value!r}, but it must be one of {', '.join(choices)}.")
+        raise ValueError(
+            f"{name} is {value!r}, but it must be one of {', '.join(choices)}: choose one."
+        )

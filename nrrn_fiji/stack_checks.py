@@ -9,44 +9,28 @@ call certain what is not: inverted contrast is a hint.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
-from .intensity import Source, fill_invalid, invalid_mask
-from .progress import Cancelled, NoProgress, Progress
+from .intensity import Source, invalid_mask
+from .progress import NoProgress, Progress
 from .reports import Table
+from .shifts import Neighbours, compare_neighbours, middle
 
-__all__ = [
-    "Finding",
-    "Shift",
-    "band_pass",
-    "check",
-    "drift",
-    "findings_table",
-    "quick_check",
-    "shift_between",
-    "warn",
-]
+__all__ = ["Finding", "check", "findings_table", "quick_check", "warn"]
 
 Array = NDArray[Any]
-
-SMOOTHING = 2.0
-"""Pixels: standard deviation of the smoothing before slices are compared."""
 
 WINDOW = 384
 """Edge in pixels of the part in the middle of a slice that a full check compares."""
 
-QUICK_WINDOW, QUICK_RUN, QUICK_RUNS, SLICES_PER_RUN = 256, 4, 8, 16
-"""A quick check compares smaller parts, in runs of slices: one run per so many slices."""
-
-RELIABLE = 0.15
-"""Smallest correlation at which a shift between neighbours means something; in small pictures
-:func:`reliable` asks for more."""
+QUICK_WINDOW, QUICK_RUN, QUICK_RUNS, SLICES_PER_RUN = 256, 4, 5, 16
+"""A quick check compares smaller parts, in runs of 4 slices: one run per so many slices, 5 at
+most, which takes about 0.2 s."""
 
 DRIFT, DRIFT_SHARE, JUMP = 1.5, 0.2, 4.0
 """Pixels by which neighbours that are registered do not differ, and the share of the pairs from
@@ -104,116 +88,8 @@ class Finding:
         return {**asdict(self), "slices": list(self.slices)}
 
 
-class Shift(NamedTuple):
-    """By how much a picture has moved against another, in pixels, and how sure that is."""
-
-    dy: float
-    dx: float
-    correlation: float
-    """Of the smoothed pictures, once the shift is undone; -1 … 1."""
-
-    @property
-    def length(self) -> float:
-        """Pixels."""
-        return float(np.hypot(self.dy, self.dx))
-
-
-class Neighbours(NamedTuple):
-    """How a slice resembles the next one."""
-
-    first: int
-    same: bool
-    """Whether both are the same picture, pixel by pixel."""
-    difference: float
-    """Mean absolute difference in grey values."""
-    correlation: float
-    """Of the smoothed pictures as they lie."""
-    second: float
-    """The same with the slice after the next; NaN where there is none."""
-    shift: Shift
-    reliable: float
-    """Correlation from which the shift means something."""
-
-
-def band_pass(image: Array, smoothing: float = SMOOTHING) -> NDArray[np.float32]:
-    """Return a picture without noise and shading: what a narrow blur leaves but a wide one takes.
-
-    Parameters
-    ----------
-    image
-        (Y, X), finite.
-    smoothing
-        Standard deviation of the narrow one, a Gaussian, in pixels.  The wide one, two boxes, has
-        a tenth of the shorter side, at least 4 times as much.
-    """
-    values = image.astype(np.float32)
-    wide = max(4 * smoothing, min(image.shape) / 10)
-    result: NDArray[np.float32] = ndimage.gaussian_filter(values, smoothing, mode="nearest")
-    # Two boxes of width w have the variance w²/6, and take the same time whatever their width.
-    box = 2 * round(6**0.5 * wide / 2) + 1
-    shading = ndimage.uniform_filter(values, box, mode="nearest")
-    result -= ndimage.uniform_filter(shading, box, mode="nearest")
-    return result
-
-
-def shift_between(one: Array, other: Array) -> Shift:
-    """Measure by how much ``other`` has moved against ``one``.
-
-    Parameters
-    ----------
-    one, other
-        (Y, X) of the same shape, smoothed and freed of shading (:func:`band_pass`).
-
-    Returns
-    -------
-    Shift
-        To a tenth of a pixel; what lies at (y, x) in ``one`` lies at (y + dy, x + dx) in
-        ``other``.
-
-    Notes
-    -----
-    Cross-correlation through Fourier transforms (``skimage.registration``), not divided by the
-    amplitudes: that would give the frequencies that hold nothing but noise the same weight.
-    """
-    from skimage.registration import phase_cross_correlation
-
-    window = np.outer(np.hanning(one.shape[0]), np.hanning(one.shape[1]))
-    if not (one.any() and other.any()):
-        return Shift(0.0, 0.0, 0.0)
-    found, _, _ = phase_cross_correlation(
-        one * window, other * window, normalization=None, upsample_factor=10
-    )
-    dy, dx = (-float(number) for number in found)
-    y, x = round(dy), round(dx)
-    height, width = one.shape
-    if abs(y) >= height - 1 or abs(x) >= width - 1:
-        return Shift(0.0, 0.0, 0.0)
-    here = one[max(0, -y) : height - max(0, y), max(0, -x) : width - max(0, x)]
-    there = other[max(0, y) : height - max(0, -y), max(0, x) : width - max(0, -x)]
-    return Shift(dy, dx, correlation_of(here, there))
-
-
-def drift(source: Source, *, window: int = WINDOW, progress: Progress | None = None) -> list[Shift]:
-    """Measure the shift of each slice against the one before it.
-
-    Parameters
-    ----------
-    source
-        The stack.
-    window
-        Edge of the part in the middle that is compared, in pixels.
-
-    Returns
-    -------
-    list of Shift
-        One per pair of neighbours.
-    """
-    pairs = compared(source, [range(source.shape[0])], window, progress or NoProgress())
-    return [pair.shift for pair in pairs]
-
-
 def check(source: Source, *, progress: Progress | None = None) -> list[Finding]:
-    """Look over a whole stack; every slice is read once.
+    """Look over a whole stack, slice by slice.
 
     Parameters
     ----------
@@ -235,18 +111,16 @@ def check(source: Source, *, progress: Progress | None = None) -> list[Finding]:
     progress = NoProgress() if progress is None else progress
     depth = source.shape[0]
     looks = Looks()
-    pairs = compared(source, [range(depth)], WINDOW, progress, looks)
-    findings = [
+    pairs = compare_neighbours(source, [range(depth)], WINDOW, progress, looks.look)
+    return [
         *drift_findings(pairs),
         *missing_findings(pairs),
-        *looks.copies(pairs),
+        *copy_findings(pairs, looks.hashes.values()),
         *looks.empty(depth),
         *looks.flicker(),
         *looks.borders(),
         *inverted_findings(source),
     ]
-    progress.update(depth, depth)
-    return findings
 
 
 def warn(source: Source, progress: Progress, *, scans: bool = False, name: str = "") -> None:
@@ -278,17 +152,27 @@ def warn(source: Source, progress: Progress, *, scans: bool = False, name: str =
 def quick_check(source: Source) -> list[Finding]:
     """Look for drift, copies and gaps in a few places, before a long run.
 
-    At most 8 runs of 4 slices, spread over the stack, one per 16 slices: a small share of the time
+    At most 5 runs of 4 slices, spread over the stack, one per 16 slices: a small share of the time
     that denoising them takes.  It finds what goes through the whole stack, and a single gap or
     copy only where it happens to look.
+
+    Parameters
+    ----------
+    source
+        As for :func:`check`.
+
+    Returns
+    -------
+    list of Finding
+        Of the kinds "drift", "missing" and "duplicate".
     """
     depth = source.shape[0]
     count = min(QUICK_RUNS, max(1, depth // SLICES_PER_RUN))
     length = min(QUICK_RUN, depth)
     starts = np.unique(np.linspace(0, depth - length, count).round().astype(int))
     runs = [range(int(start), int(start) + length) for start in starts]
-    pairs = compared(source, runs, QUICK_WINDOW, NoProgress())
-    return [*drift_findings(pairs), *missing_findings(pairs), *Looks().copies(pairs)]
+    pairs = compare_neighbours(source, runs, QUICK_WINDOW, NoProgress())
+    return [*drift_findings(pairs), *missing_findings(pairs), *copy_findings(pairs)]
 
 
 def findings_table(findings: Sequence[Finding]) -> Table:
@@ -297,7 +181,7 @@ def findings_table(findings: Sequence[Finding]) -> Table:
     return Table(("finding", "slices", "number", "what to do"), tuple(rows))
 
 
-# Reading ------------------------------------------------------------------------------------------
+# What single slices show --------------------------------------------------------------------------
 
 
 class Looks:
@@ -327,30 +211,6 @@ class Looks:
             self.invalid[z] = float(invalid.mean())
         digest = hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest()
         self.hashes.setdefault(digest, []).append(z)
-
-    def copies(self, pairs: Sequence[Neighbours]) -> list[Finding]:
-        """Report slices that are there twice."""
-        usual = typical([pair.difference for pair in pairs if not pair.same])
-        same = {
-            pair.first + 1
-            for pair in pairs
-            if pair.same or (len(pairs) > 2 and pair.difference < COPY * usual)
-        }
-        for places in self.hashes.values():
-            same |= set(places[1:])
-        if not same:
-            return []
-        slices = tuple(sorted(same))
-        return [
-            Finding(
-                "duplicate",
-                slices,
-                len(slices),
-                f"{many(slices)} the same picture as an earlier one ({listed(slices)}): its noise "
-                "is not independent, so a network cannot tell it from structure; remove the "
-                "copies, or replace them by what was recorded.",
-            )
-        ]
 
     def empty(self, depth: int) -> list[Finding]:
         """Report slices without a picture."""
@@ -414,75 +274,6 @@ class Looks:
         ]
 
 
-def compared(
-    source: Source,
-    runs: Sequence[range],
-    window: int,
-    progress: Progress,
-    looks: Looks | None = None,
-) -> list[Neighbours]:
-    """Compare each slice of the runs with the next one and the one after, holding three."""
-    pairs: list[Neighbours] = []
-    done, total = 0, sum(map(len, runs))
-    for run in runs:
-        before: list[tuple[int, Array, Array]] = []
-        for z in run:
-            if progress.cancelled:
-                raise Cancelled("Stopped: nothing was changed.")
-            image = np.asarray(source.read(z, z + 1))[0]
-            invalid = invalid_mask(image)
-            if looks is not None:
-                looks.look(z, image, invalid)
-            part = middle(image, window)
-            hole = None if invalid is None else middle(invalid, window)
-            done += 1
-            progress.update(done, total)
-            if (hole is not None and hole.mean() > 0.5) or part.min() == part.max():
-                before = []  # nothing to compare with, on either side
-                continue
-            filled = part if hole is None else fill_invalid(part, hole)
-            smooth = band_pass(filled)
-            if len(before) == 2:
-                pairs[-1] = pairs[-1]._replace(second=correlation_of(before[0][2], smooth))
-            if before:
-                first, last, last_smooth = before[-1]
-                pairs.append(
-                    Neighbours(
-                        first,
-                        bool(np.array_equal(last, filled)),
-                        float(np.abs(filled.astype(np.float64) - last).mean()),
-                        correlation_of(last_smooth, smooth),
-                        float("nan"),
-                        shift_between(last_smooth, smooth),
-                        reliable(smooth.size),
-                    )
-                )
-            before = [*before[-1:], (z, filled, smooth)]
-    return pairs
-
-
-def reliable(pixels: int) -> float:
-    """Return the correlation that smoothed noise of so many pixels does not reach by a shift.
-
-    Smoothing leaves one independent value in 4π variances of the Gaussian; five standard
-    deviations allow for the choice among many shifts.
-    """
-    return max(RELIABLE, 5 * (4 * np.pi * SMOOTHING**2 / pixels) ** 0.5)
-
-
-def middle(image: Array, window: int) -> Array:
-    """Return the middle of a slice, at most ``window`` pixels wide and high."""
-    top, left = (max(0, (size - window) // 2) for size in image.shape)
-    return image[top : top + window, left : left + window]
-
-
-def correlation_of(one: Array, other: Array) -> float:
-    """Return Pearson's correlation; 0 if one picture is constant."""
-    a, b = one - one.mean(), other - other.mean()
-    norm = float(np.sqrt((a * a).sum(dtype=np.float64) * (b * b).sum(dtype=np.float64)))
-    return float((a * b).sum(dtype=np.float64)) / norm if norm else 0.0
-
-
 # Judging ------------------------------------------------------------------------------------------
 
 
@@ -511,6 +302,34 @@ def drift_findings(pairs: Sequence[Neighbours]) -> list[Finding]:
             "look registered: align it first (in Fiji: Plugins > Registration > Linear Stack "
             "Alignment with SIFT), because neighbours that do not lie on each other blur the "
             "result.",
+        )
+    ]
+
+
+def copy_findings(
+    pairs: Sequence[Neighbours], alike: Iterable[Sequence[int]] = ()
+) -> list[Finding]:
+    """Report slices that are there twice: as neighbours, or among ``alike``, which are the same
+    picture wherever they lie."""
+    usual = typical([pair.difference for pair in pairs if not pair.same])
+    same = {
+        pair.first + 1
+        for pair in pairs
+        if pair.same or (len(pairs) > 2 and pair.difference < COPY * usual)
+    }
+    for places in alike:
+        same |= set(places[1:])
+    if not same:
+        return []
+    slices = tuple(sorted(same))
+    return [
+        Finding(
+            "duplicate",
+            slices,
+            len(slices),
+            f"{many(slices)} the same picture as an earlier one ({listed(slices)}): its noise "
+            "is not independent, so a network cannot tell it from structure; remove the "
+            "copies, or replace them by what was recorded.",
         )
     ]
 

@@ -205,7 +205,7 @@ def test_without_pystackreg_the_command_to_install_it_is_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "pystackreg", None)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install 'nrrn-fiji\[register\]'"):
+    with pytest.raises(ImportError, match=r"pip install 'nrrn-fiji\[register\]'"):
         place_scans(noisy_scans(DRIFT[:2]))
 
 

@@ -12,15 +12,8 @@ from scipy import ndimage
 
 from nrrn_fiji.intensity import ArraySource
 from nrrn_fiji.progress import Cancelled, NoProgress
-from nrrn_fiji.stack_checks import (
-    band_pass,
-    check,
-    drift,
-    findings_table,
-    quick_check,
-    shift_between,
-    warn,
-)
+from nrrn_fiji.shifts import band_pass, compare_neighbours, shift_between
+from nrrn_fiji.stack_checks import check, findings_table, quick_check, warn
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "fibsem_medulla.tif"
 VOLUMES = Path(__file__).parents[2] / "shared" / "data"
@@ -114,8 +107,8 @@ def test_one_jump_is_drift(stack: NDArray[np.uint8]) -> None:
     (found,) = [f for f in check(ArraySource(jumped)) if f.kind == "drift"]
     assert found.slices == (9,)
     assert found.number == pytest.approx(9, abs=1)
-    shifts = drift(ArraySource(jumped[8:12]))
-    assert [round(shift.dy) for shift in shifts] == [0, 9, 0]
+    pairs = compare_neighbours(ArraySource(jumped), [range(8, 12)], 128, NoProgress())
+    assert [round(pair.shift.dy) for pair in pairs] == [0, 9, 0]
 
 
 @pytest.mark.parametrize("noise", ["none", "gaussian 75"])
@@ -198,7 +191,7 @@ def test_a_quick_check_reads_a_few_slices_and_a_check_reads_one_at_a_time(
 
     source = Counts(stack)
     quick_check(source)
-    assert len(source.seen) == 32 and source.seen[-1] == 2399
+    assert len(source.seen) == 20 and source.seen[-1] == 2399
 
 
 def test_findings_become_a_table(stack: NDArray[np.uint8]) -> None:

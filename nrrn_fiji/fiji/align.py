@@ -110,13 +110,13 @@ def align_image(
     ------
     ValueError, TypeError
         If the image cannot be used, or the scans do not fit onto each other.
-    ModuleNotFoundError
+    ImportError
         If pystackreg is not installed.
     Cancelled
         When the user stops; no image is made then.
     """
     from ..register_job import Scans, provenance
-    from ..registration import place_scans, resample
+    from ..registration import align_scans, place_scans
     from ..scan_average import as_type, average_scans
 
     volume = volume_of(imp)
@@ -132,7 +132,7 @@ def align_image(
     scans = Scans([volume])
     images = scans.read(0)
     placement = place_scans(images, settings.transform, progress=progress or NoProgress())
-    aligned = np.stack([resample(images[i], placement.transforms[i]) for i in placement.kept])
+    aligned = align_scans(images, placement, progress=progress)
     mean, _ = average_scans(aligned, settings.average)
 
     def made(kind: str, title: str, planes: np.ndarray[Any, Any]) -> Any:
