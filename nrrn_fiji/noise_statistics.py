@@ -121,6 +121,15 @@ class NoiseFit:
         """Whether the variance rises with brightness for certain, as Poisson noise does."""
         return self.gain_range[0] > 0
 
+    @property
+    def kind(self) -> str:
+        """How the noise depends on brightness, in words that say no more than is certain."""
+        if self.gain_range[0] > 0:
+            return "it rises with brightness, as Poisson noise does"
+        if self.gain_range[1] < 0:
+            return "it falls with brightness, as where bright areas are clipped"
+        return "no rise or fall with brightness is certain"
+
     def sigma_at(self, mean: float) -> float:
         """Return the standard deviation of the noise at a mean grey value."""
         return float(np.sqrt(max(self.gain * mean + self.constant, 0.0)))

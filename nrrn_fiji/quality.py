@@ -424,16 +424,17 @@ def compared(both: Both, reasons: dict[str, str]) -> dict[str, Any]:
                 f"Slices {APART} apart have nothing in common, so detail cannot be told from noise."
             )
     if min(noisy.shape[1:]) >= SMALLEST_EDGE:
-        found["match"] = match(beside(both, parts), expected=expected, contrast=ratio)
+        found["match"] = match(beside(both), expected=expected, contrast=ratio)
     return found
 
 
-def beside(both: Both, parts: Sequence[range]) -> Iterator[tuple[dict[int, Array], Array]]:
+def beside(both: Both) -> Iterator[tuple[dict[int, Array], Array]]:
     """Return denoised slices, each with its noisy one and those before and after that."""
     depth = both.shape[0]
-    for part in parts:
-        # Not the first of a stack, where there is one with neighbours.
-        z = min(part.start + 1, depth - 1)
+    # Not the first and the last one, where there are others.
+    first, count = (1, depth - 2) if depth > 2 else (0, depth)
+    for part in sampled_slices(count, PAIRS):
+        z = first + part.start
         around = {step: both.middle(z + step) for step in (-1, 0, 1) if 0 <= z + step < depth}
         yield {step: middle.noisy for step, middle in around.items()}, around[0].denoised
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from . import __version__
 from .files import write_whole
-from .outputs import check_distinct
+from .measure_job import Source, checked_output
 from .pages import Figure, Section, Verdict, page
 from .progress import NoProgress, Progress
 from .quality import Both, Quality, assess
@@ -31,19 +31,17 @@ from .quality_plots import (
 )
 from .reports import Report, Table
 from .residuals import APART
-from .resolution import ONE_SEVENTH
+from .resolution import RingCorrelation
 from .stack_checks import check, findings_table
 from .verdicts import PERIODS, overall, verdicts
 from .volumes import StackSource, Volume, open_volume
 
-__all__ = ["pixel_of", "report_files"]
+__all__ = ["pixel_of", "report_files", "resolution_text"]
 
 Array = NDArray[np.float64]
 
 SHOWN = 360
 """Edge in pixels of the part of a slice that is shown."""
-
-Source = str | Path | NDArray[Any]
 
 
 def report_files(
@@ -82,15 +80,9 @@ def report_files(
     Cancelled
         If the user stopped; nothing is written then.
     """
-    out = Path(out)
-    sources = [Path(s) for s in (noisy, denoised) if isinstance(s, (str, Path))]
-    check_distinct(sources, {"out": out})
-    if out.suffix.lower() not in (".html", ".htm"):
-        raise ValueError(f"out is {out}, but the report is a page: give a name that ends in .html.")
-    if out.exists() and not overwrite:
-        raise FileExistsError(f"{out} exists already: add --overwrite, or give another name.")
-    if not out.absolute().parent.is_dir():
-        raise FileNotFoundError(f"The folder {out.absolute().parent} does not exist: make it.")
+    target = checked_output(out, (noisy, denoised), (".html", ".htm"), overwrite)
+    assert target is not None
+    out = target
     progress = progress or NoProgress()
     with open_volume(noisy) as before, open_volume(denoised) as after:
         for volume in (before, after):
@@ -168,6 +160,14 @@ def numbers(quality: Quality) -> dict[str, Any]:
         "removed_like_kept": quality.removed_like_kept,
         "removed_neighbours": {"all": quality.neighbours[0], "flat": quality.neighbours[1]},
         "grey_shift": {"mean": quality.shift.mean, "worst": quality.shift.worst},
+        "match": {
+            "correlation": quality.match.correlation,
+            "expected": quality.match.expected,
+            "contrast": quality.match.contrast,
+            "offset_zyx": quality.match.offset,
+        }
+        if quality.match
+        else None,
         "unevenness": quality.unevenness,
         "outlying_slices": quality.slices.outliers,
         "noise": {
@@ -259,9 +259,9 @@ def structure_section(quality: Quality) -> Section:
     if found is None:
         return Section("Structure or noise?", [quality.reasons.get("detail", "")])
     rows = [
-        (f"{p} px{in_units(p, quality)}", f"{100 * found.kept_at(p):.0f} %")
+        (f"{p} px{length_text(p, quality.voxel)}", f"{100 * found.kept_at(p):.0f} %")
         if np.isfinite(found.kept_at(p))
-        else (f"{p} px{in_units(p, quality)}", "not known: drowned in noise")
+        else (f"{p} px{length_text(p, quality.voxel)}", "not known: drowned in noise")
         for p in PERIODS
     ]
     return Section(
@@ -312,14 +312,7 @@ def noise_section(quality: Quality) -> Section:
         rows.append(
             ("variance = gain × mean + constant", f"{fit.gain:.3g} × mean {fit.constant:+.3g}")
         )
-        rows.append(
-            (
-                "kind",
-                "stronger where it is brighter, as Poisson noise"
-                if fit.rises
-                else "not stronger where it is brighter, as Gaussian noise",
-            )
-        )
+        rows.append(("strength and brightness", fit.kind))
     if correlation is not None:
         for axis in ("x", "y", "z"):
             lags = getattr(correlation, axis)
@@ -332,9 +325,9 @@ def noise_section(quality: Quality) -> Section:
                 "would give it away."
             )
     if split is not None:
-        period = split.resolution(ONE_SEVENTH)
-        text = f"finer than {1 / split.limit:.0f} px" if period is None else f"{period:.3g} px"
-        rows.append(("resolution of a single noisy slice (1/7)", text + in_units(period, quality)))
+        rows.append(
+            ("resolution of a single noisy slice (1/7)", resolution_text(split, quality.voxel))
+        )
         if not split.trusted:
             notes.append(
                 "The resolution of a single slice is too good here: its noise is correlated, and "
@@ -347,8 +340,16 @@ def noise_section(quality: Quality) -> Section:
     return Section("The noise", table=Table(("noisy stack", ""), tuple(rows)), notes=notes)
 
 
-def in_units(period: float | None, quality: Quality) -> str:
-    """Return a length in pixels as a text in calibrated units, in brackets; or nothing."""
-    if period is None or quality.voxel is None:
-        return ""
-    return f" ({period * quality.voxel[0]:.3g} {quality.voxel[1]})"
+def resolution_text(found: RingCorrelation, pixel: tuple[float, str] | None) -> str:
+    """Return a resolution (threshold 1/7) as a text, in pixels and, if ``pixel`` gives their edge
+    and its unit, in units."""
+    if found.drowned:
+        return "none: noise drowns everything"
+    period = found.resolution()
+    shown = 1 / found.limit if period is None else period
+    return f"{'finer than ' if period is None else ''}{shown:.3g} px{length_text(shown, pixel)}"
+
+
+def length_text(pixels: float, pixel: tuple[float, str] | None) -> str:
+    """Return a length as a text in calibrated units, in brackets; or nothing."""
+    return f" ({pixels * pixel[0]:.3g} {pixel[1]})" if pixel else ""

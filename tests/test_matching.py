@@ -10,9 +10,9 @@ from nrrn_fiji.matching import Match, correlation_surface, match
 from nrrn_fiji.resolution import spectrum
 
 
-def stack(seed: int = 0) -> np.ndarray:
+def stack(seed: int = 0, depth: int = 9) -> np.ndarray:
     """Structure that changes from slice to slice."""
-    noise = np.random.default_rng(seed).normal(size=(9, 64, 80))
+    noise = np.random.default_rng(seed).normal(size=(depth, 64, 80))
     found = ndimage.gaussian_filter(noise, (1.5, 3, 3), mode="wrap")
     return np.asarray(found / found.std())
 
@@ -39,10 +39,28 @@ def test_moved(offset: tuple[int, int, int]) -> None:
     assert found_in(noisy, np.roll(clean, offset, (0, 1, 2))).offset == offset
 
 
+def test_a_damaged_slice_does_not_hide_that_the_stack_is_moved() -> None:
+    clean = stack(depth=14)
+    noisy = clean + np.random.default_rng(1).normal(size=clean.shape)
+    moved = np.roll(clean, 1, axis=0)
+    moved[3] = 0
+    assert found_in(noisy, moved).offset == (1, 0, 0)
+
+
+def test_where_all_slices_are_alike_chance_moves_nothing() -> None:
+    """The same slice nine times: another one may be the best by chance, but not for certain."""
+    clean = np.repeat(stack()[:1], 9, axis=0)
+    for seed in range(12):
+        noisy = clean + np.random.default_rng(seed).normal(size=clean.shape)
+        assert found_in(noisy, clean).offset == (0, 0, 0)
+        assert found_in(noisy, np.roll(clean, 3, axis=2)).offset == (0, 0, 3)
+
+
 def test_unrelated_and_constant() -> None:
     assert abs(found_in(stack(), stack(5)).correlation) < 0.2
     constant = found_in(stack(), np.full((9, 64, 80), 7.0))
-    assert constant == Match(0.0, (0, 0, 0), 0.8, None)
+    assert constant.correlation == pytest.approx(0)
+    assert constant.offset == (0, 0, 0)
     assert found_in(stack(), -stack()).correlation == pytest.approx(-1)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,10 @@ import pytest
 import tifffile
 
 from nrrn_fiji.cli import main
-from nrrn_fiji.measure_job import flat_line, measure_files, metrics_files
+from nrrn_fiji.denoise_job import denoise_file
+from nrrn_fiji.measure_job import measure_files
+from nrrn_fiji.metrics_job import flat_line, metrics_files
+from nrrn_fiji.reports import as_json
 
 
 def stack(seed: int = 0, sigma: float = 8.0, edge: int = 140) -> np.ndarray:
@@ -43,7 +47,7 @@ def test_small_slices_have_no_large_window() -> None:
 
 
 def test_equal_images_do_not_warn() -> None:
-    assert metrics_files(stack(), stack()).data["scores"]["psnr"]["sd"] == 0
+    assert metrics_files(stack(), stack()).data["scores"]["psnr"]["sd"] is None
 
 
 def test_alone(tmp_path: Path) -> None:
@@ -66,6 +70,57 @@ def test_alone(tmp_path: Path) -> None:
     assert "nm)" in texts["resolution"]
     with (tmp_path / "n.csv").open() as file:
         assert {row["number"] for row in csv.DictReader(file)} == set(texts)
+
+
+@pytest.mark.parametrize(
+    ("image", "absent"),
+    [
+        (np.full((3, 70, 70), 9, np.uint8), "noise in flat areas"),
+        (np.full((2, 70, 70), np.nan, np.float32), "line IQR"),
+        (stack()[:, :5, :5], "noise level"),
+        (stack()[:, :40, :40], "resolution"),
+        (stack()[0], "noise correlation, z"),
+    ],
+)
+def test_what_cannot_be_measured_is_left_out(image: np.ndarray, absent: str) -> None:
+    report = metrics_files(image)
+    assert report.table is not None
+    assert absent not in {row[0] for row in report.table.rows}
+    assert not any("nan" in row[1] for row in report.table.rows)
+    json.dumps(as_json(report.data), allow_nan=False)
+
+
+def test_few_flat_patches_are_doubted() -> None:
+    table = metrics_files(stack()[:2, :40, :40]).table
+    assert table is not None
+    (words,) = (row[2] for row in table.rows if row[0] == "noise in flat areas")
+    assert "so few that structure may count" in words
+
+
+def test_noise_alone_has_no_resolution() -> None:
+    noise = np.random.default_rng(0).normal(100, 9, (8, 128, 128)).astype(np.float32)
+    table = metrics_files(noise).table
+    assert table is not None
+    assert {row[0]: row[1] for row in table.rows}["resolution"] == "none: noise drowns everything"
+
+
+def test_a_denoised_image_is_given_no_resolution(tmp_path: Path) -> None:
+    """Its halves agree because of how it was made, so the number says nothing."""
+    tifffile.imwrite(tmp_path / "in.tif", stack()[:3, :64, :64], photometric="minisblack")
+    denoise_file(tmp_path / "in.tif", tmp_path / "out.tif")
+    report = metrics_files(tmp_path / "out.tif")
+    assert not report.data["ring_correlation"]["trusted"]
+    assert report.table is not None
+    (words,) = (row[2] for row in report.table.rows if row[0] == "resolution")
+    assert "means nothing" in words
+
+
+def test_two_scans_agree_down_to_some_detail() -> None:
+    report = metrics_files(stack(), stack(1))
+    assert report.table is not None
+    (row,) = (row for row in report.table.rows if row[0] == "agreement down to")
+    assert row[1].endswith("px")
+    assert "a resolution only of two scans" in row[2]
 
 
 def test_a_line_of_ones_own() -> None:
@@ -126,7 +181,7 @@ def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         (lambda: metrics_files(stack(), line="1,2,3"), "four numbers x0,y0,x1,y1"),
         (lambda: metrics_files(stack(), line="0,0,140,0"), "must lie inside the slice"),
         (lambda: metrics_files(stack(), stack(), line="0,0,9,0"), "leave one out"),
-        (lambda: metrics_files(stack(), out="scores.txt"), "a .csv file is written"),
+        (lambda: metrics_files(stack(), out="scores.txt"), "ends in .csv"),
         (lambda: measure_files(stack(), slice=5), "has slices 0 … 4: choose one"),
         (lambda: measure_files(stack(), box="0,0,140,5"), "box is 0,0,140,5, but it must lie"),
         (lambda: measure_files(stack(), box="0,0,9,9", line="0,0,9,9"), "one at a time"),
@@ -134,6 +189,6 @@ def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         (lambda: measure_files(stack(), box="4,4,4,4"), "holds 1 finite pixels"),
     ],
 )
-def test_misuse_gets_one_sentence(call, words: str) -> None:
+def test_misuse_gets_one_sentence(call: Callable[[], object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         call()

@@ -15,7 +15,8 @@ COMMANDS: tuple[Command, ...] = (
         name="metrics",
         title="Metrics",
         summary="Measure noise and resolution of an image, or its distance from a clean one.",
-        description="With a reference: PSNR and SSIM of every slice, mean and standard deviation. "
+        description="With a reference: PSNR and SSIM of every slice, mean and standard "
+        "deviation, and down to which size of detail both agree. "
         "Without: noise level, a Poisson-Gaussian fit, correlation of the noise between pixels, "
         "resolution by Fourier ring correlation (for noisy images only), the interquartile range "
         "along a line, and a look for drift, gaps, copies, flicker and empty borders.",
@@ -24,7 +25,7 @@ COMMANDS: tuple[Command, ...] = (
             "nrrn metrics denoised.tif clean.tif -o scores.csv",
             "nrrn metrics stack.tif --line 20,50,120,50 --json",
         ),
-        function="nrrn_fiji.measure_job:metrics_files",
+        function="nrrn_fiji.metrics_job:metrics_files",
         counts="slices",
         options=(
             Option(
