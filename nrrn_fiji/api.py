@@ -53,6 +53,7 @@ def denoise(
     *,
     units: int | None = None,
     images: int = 3,
+    orientations: int = 1,
     scans: bool = False,
     intensity: tuple[float, float] | None = None,
     tile: int | None = None,
@@ -75,6 +76,9 @@ def denoise(
         Stop after this many building units; all when left out.
     images
         3: both neighbours; 2: one neighbour, half the work; 1: the slice alone.
+    orientations
+        Average over 1, 2, 4 or 8 rotations and flips of the slices, which takes as many times as
+        long and gains most where noise is very strong.
     scans
         The stack holds 2 or 3 scans of one slice, (2 or 3, Y, X); the result is (Y, X).
     intensity
@@ -108,6 +112,7 @@ def denoise(
     settings = DenoiseSettings(
         units=units,
         images=images,
+        orientations=orientations,
         scans=scans,
         intensity=intensity,
         tile=tile,
@@ -157,6 +162,7 @@ def denoise_blocks(
     time: int | None = None,
     units: int | None = None,
     images: int = 3,
+    orientations: int = 1,
     scans: bool = False,
     intensity: tuple[float, float] | None = None,
     tile: int | None = None,
@@ -195,6 +201,7 @@ def denoise_blocks(
     settings = DenoiseSettings(
         units=units,
         images=images,
+        orientations=orientations,
         scans=scans,
         intensity=intensity,
         tile=tile,

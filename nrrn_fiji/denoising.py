@@ -14,6 +14,7 @@ import dataclasses
 import gc
 import time
 from collections.abc import Container, Iterator
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -143,19 +144,24 @@ class _Run:
         self.tile, self.batch = plan.tile, plan.batch
         self.device = torch.device(plan.device)
         self.precision = plan.precision
-        self.engine = self._engine()
+        self.engines = self._engines()
         self.total, self.finished = 0, 0
         self.held: dict[int, _Slice] = {}
         self.said: set[str] = set()
 
-    def _engine(self) -> FusedNRRN:
-        return FusedNRRN(
-            self.network,
-            device=self.device,
-            dtype=TORCH_DTYPES[self.precision],
-            units=self.plan.units,
-            every=self.want_units,
-        )
+    def _engines(self) -> list[FusedNRRN]:
+        """Return the network as it sees the image in each of the plan's orientations."""
+        return [
+            FusedNRRN(
+                self.network,
+                device=self.device,
+                dtype=TORCH_DTYPES[self.precision],
+                units=self.plan.units,
+                every=self.want_units,
+                orientation=orientation,
+            )
+            for orientation in range(self.plan.orientations)
+        ]
 
     def say(self, text: str, first: str = "") -> None:
         """Tell the user something once, and where it was seen first."""
@@ -294,7 +300,7 @@ class _Run:
             if self.precision == "fp16":  # which CPUs do not compute in
                 self.precision = "fp32"
             self.tile = max(CPU_TILE, self.plan.halo)
-            self.engine = self._engine()
+            self.engines = self._engines()
         else:
             raise MemoryError(
                 f"Memory ran out even with tiles of {self.tile} px: close other programs, or "
@@ -305,17 +311,20 @@ class _Run:
         """Follow every batch of tiles through the slices of a slab."""
         tiles = windows(self.plan.shape[1:], self.tile, self.plan.halo)
         batches = [tiles[i : i + self.batch] for i in range(0, len(tiles), self.batch)]
-        steps = len(batches) * max(1, len(pairs))
+        steps = len(batches) * max(1, len(pairs)) * len(self.engines)
         step = 0
-        for batch in batches:
-            for ready in self.follow(batch, pairs):
+        changes.fill(0)  # memory may have run out half-way
+        for batch, engine in product(batches, self.engines):
+            for ready in self.follow(batch, pairs, engine):
                 for z, estimate in ready:
                     self.keep(batch, changes[:, z - centres.start], estimate)
                 step += 1
                 self.progress.update(self.finished + len(centres) * step / steps, self.total)
                 self.check_cancelled()
 
-    def follow(self, batch: list[Window], pairs: Pairs) -> Iterator[list[tuple[int, Tensor]]]:
+    def follow(
+        self, batch: list[Window], pairs: Pairs, engine: FusedNRRN
+    ) -> Iterator[list[tuple[int, Tensor]]]:
         """Take a batch of tiles through the neighbours; yield the slices that each completes.
 
         A slice comes with its change, (E, B, 1, H, W) on the network's scale.
@@ -327,12 +336,12 @@ class _Run:
         for neighbour, users in pairs.items():
             for z in (neighbour, *(z for z, _ in users)):
                 if z not in images:
-                    images[z] = self.load(batch, z)
+                    images[z] = engine.load(self.load(batch, z))
             for z, _ in users:
                 if z not in ready:
-                    ready[z] = self.engine.centre(images[z])
+                    ready[z] = engine.centre(images[z])
             complete = []
-            branches = self.engine.branches(images[neighbour], [ready[z] for z, _ in users])
+            branches = engine.branches(images[neighbour], [ready[z] for z, _ in users])
             for (z, weight), branch in zip(users, branches, strict=True):
                 if weight != 1:
                     branch = branch * weight
@@ -345,17 +354,17 @@ class _Run:
             yield complete
 
     def load(self, batch: list[Window], z: int) -> Tensor:
-        """Return the windows of slice ``z`` on the network's scale, (B, 1, H, W)."""
+        """Return the windows of slice ``z`` on the network's scale, (B, 1, H, W), on the CPU."""
         image = self.held[z].filled
         assert image is not None
         parts = [
             to_unit(image[y.start : y.stop, x.start : x.stop], self.plan.intensity)
             for y, x in batch
         ]
-        return self.engine.load(torch.from_numpy(np.stack(parts)[:, None]))
+        return torch.from_numpy(np.stack(parts)[:, None])
 
     def keep(self, batch: list[Window], into: NDArray[np.float32], estimate: Tensor) -> None:
-        """Put what is kept of a batch of windows, (E, B, 1, H, W), into its slice, (E, Y, X)."""
+        """Add one orientation's share of a batch of windows, (E, B, 1, H, W), to (E, Y, X)."""
         values = estimate.cpu().numpy()
         if not np.isfinite(values).all():
             raise FloatingPointError(
@@ -363,9 +372,10 @@ class _Run:
                 "if that is in use, the model is damaged, so choose another one."
             )
         for i, (y, x) in enumerate(batch):
-            into[:, y.first : y.last, x.first : x.last] = values[
+            kept = values[
                 :, i, 0, y.first - y.start : y.last - y.start, x.first - x.start : x.last - x.start
             ]
+            into[:, y.first : y.last, x.first : x.last] += kept / len(self.engines)
 
     def block(self, centres: range, changes: NDArray[np.float32]) -> Block:
         """Add the changes to the original slices."""
@@ -479,7 +489,7 @@ def estimate_seconds(network: NRRN, plan: Plan, slices: int | None = None) -> fl
     seconds = min(one_slice() for _ in range(2))
     tiles = len(windows((height, width), plan.tile, plan.halo))
     if plan.scans:
-        return 2 * seconds * tiles / plan.batch
+        return 2 * seconds * tiles / plan.batch * plan.orientations
     # The slices beside a slab are its neighbours too.
     again = sum(len(slab) + (plan.images == 3) for slab in slabs(range(count), plan.slab))
-    return seconds * again * tiles / plan.batch
+    return seconds * again * tiles / plan.batch * plan.orientations

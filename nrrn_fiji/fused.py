@@ -53,6 +53,10 @@ class FusedNRRN:
         Stop after this many units; all when left out.
     every
         Return the change after every unit, not only the last one.
+    orientation
+        0 … 7: give what the network gives of the turned image, turned back.  It is the number of
+        quarter turns, and 4 more for a flip before them.  Turned kernels do that: an image and its
+        tiles stay as they are.
     merged
         Compute the three convolutions of one input as one with three times the maps.  When left
         out: not on CPUs, where it is no faster and scatters the gates in memory (measured: a
@@ -72,9 +76,11 @@ class FusedNRRN:
         dtype: torch.dtype = torch.float32,
         units: int | None = None,
         every: bool = False,
+        orientation: int = 0,
         merged: bool | None = None,
     ):
         self.device, self.dtype, self.every = device, dtype, every
+        self.orientation = orientation
         self.units = network.check_units(units)
         self.closes = self.units == network.units
         self.merged = device.type != "cpu" if merged is None else merged
@@ -191,6 +197,9 @@ class FusedNRRN:
             weight, bias = layer.weight, layer.bias
         else:
             raise TypeError(f"{layer} is not a layer of an NRRN.")
+        weight = torch.rot90(weight, self.orientation % 4, (2, 3))
+        if self.orientation >= 4:
+            weight = weight.flip(3)
         return (
             weight.detach().to(self.device, dtype).contiguous(memory_format=torch.channels_last),
             bias.detach().to(self.device, dtype),

@@ -59,6 +59,7 @@ class Plan:
     units: int
     """Building units that are computed."""
     images: int
+    orientations: int
     scans: bool
     intensity: tuple[float, float]
     """Grey values that map to 0 and 1; equal for a constant volume, which is returned as it is."""
@@ -200,6 +201,7 @@ def make_plan(
         batch=batch,
         units=units,
         images=settings.images,
+        orientations=settings.orientations,
         scans=settings.scans,
         intensity=(float(intensity[0]), float(intensity[1])),
         memory=max(host, needed(tile, batch)) if on_gpu else host + needed(tile, batch),

@@ -607,3 +607,44 @@ def test_the_gpu_computes_the_same(precision, tolerance):
     expected = plain_stack(NETWORKS[3], stack)
     _, _, estimates = run(stack, NETWORKS[3], device="cuda", precision=precision, tile=32, batch=3)
     np.testing.assert_allclose(estimates, expected, atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("orientations", [2, 4, 8])
+def test_orientations_are_averaged(orientations):
+    stack = noise_stack((3, 20, 33))
+    network = NETWORKS[2]
+
+    def turned(k):
+        flipped = stack[:, :, ::-1] if k >= 4 else stack
+        return np.ascontiguousarray(np.rot90(flipped, -(k % 4), (1, 2)))
+
+    def back(estimate, k):
+        estimate = np.rot90(estimate, k % 4, (-2, -1))
+        return estimate[..., ::-1] if k >= 4 else estimate
+
+    expected = np.mean(
+        [back(plain_stack(network, turned(k)), k) for k in range(orientations)], axis=0
+    )
+    image, _, estimates = run(stack, network, orientations=orientations, tile=16)
+    np.testing.assert_allclose(estimates, expected, atol=1e-5, rtol=0)
+    np.testing.assert_allclose(image, expected[-1], atol=1e-5, rtol=0)
+    assert np.abs(image - run(stack, network)[0]).max() > 1e-3
+
+
+def test_orientations_survive_a_shortage_of_memory(monkeypatch):
+    # What was summed before memory ran out must not be counted twice.
+    stack, network = noise_stack((3, 40, 40)), NETWORKS[1]
+    expected = run(stack, network, orientations=4, tile=32)[0]
+    branches, calls = FusedNRRN.branches, []
+
+    def scarce(self, *arguments):
+        calls.append(1)
+        if len(calls) == 5:
+            raise MemoryError
+        return branches(self, *arguments)
+
+    monkeypatch.setattr(FusedNRRN, "branches", scarce)
+    np.testing.assert_allclose(
+        run(stack, network, orientations=4, tile=32, batch=2)[0], expected, atol=1e-6
+    )
+    assert len(calls) > 5

@@ -94,3 +94,29 @@ def test_the_network_is_left_alone():
     assert torch.equal(images, kept)
     for name, value in network.state_dict().items():
         assert torch.equal(value, before[name])
+
+
+@pytest.mark.parametrize("edge", [False, True])
+def test_orientations_are_those_of_the_turned_image(edge):
+    network = strong_network(2, edge=edge)
+    before, here, _ = three((1, 1, 17, 21))
+    found = []
+    for orientation in range(8):
+        engine = FusedNRRN(network, device=CPU, orientation=orientation)
+        change = engine.branches(before, [engine.centre(here)])[0][-1]
+        # Independently: the image is turned, and what the plain network makes of it turned back.
+        turns, flipped = orientation % 4, orientation >= 4
+
+        def turn(image, turns=turns, flipped=flipped):
+            return torch.rot90(image.flip(3) if flipped else image, -turns, (2, 3))
+
+        def back(image, turns=turns, flipped=flipped):
+            image = torch.rot90(image, turns, (2, 3))
+            return image.flip(3) if flipped else image
+
+        expected = back(network(turn(before), turn(here)))
+        torch.testing.assert_close(here + change, expected, atol=1e-5, rtol=0)
+        found.append(change)
+    # All eight differ, so none stands for another.
+    for i in range(8):
+        assert all((found[i] - found[j]).abs().max() > 1e-3 for j in range(i))

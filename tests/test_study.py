@@ -283,7 +283,7 @@ def test_files_hold_the_table_and_the_card_too(files, model, tmp_path, few_setti
     assert facts["slices"] == [2, 5] and facts["seed"] == 0
     assert facts["model"] == {"name": "tiny", "hash": model.hash}
     rows = [Row.from_dict(row) for row in facts["rows"]]
-    assert len(rows) == 8 * (2 + 4 + 3)
+    assert len(rows) == 8 * (2 + 4 + 3 + 1)  # one averaged over orientations
     with (out / f"{stem}.csv").open(encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
     assert len(lines) == len(rows)

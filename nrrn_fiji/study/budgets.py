@@ -35,6 +35,9 @@ class Budget:
     slow_filters: str
     """At which levels BM3D, which takes seconds per slice, takes part where it is installed:
     ``"always"``, at that of ``"table1"``, or ``"never"``."""
+    orientations: int
+    """How many orientations of the slices the model is averaged over beside the usual one, in the
+    tables of scores; 1: not at all."""
     thin: int
     """Every which setting of the filters' grids is tried."""
     transfer_steps: int
@@ -62,6 +65,7 @@ FULL = Budget(
     steps=None,
     size=None,
     slow_filters="always",
+    orientations=8,
     thin=1,
     transfer_steps=1000,
     transfer_contenders=("unet-mean", "denoisenet-three"),
@@ -81,6 +85,7 @@ HOUR = Budget(
     steps=None,
     size=None,
     slow_filters="table1",
+    orientations=1,
     thin=1,
     transfer_steps=60,
     transfer_contenders=(),
@@ -100,6 +105,7 @@ QUICK = Budget(
     steps=2,
     size=(1, 8),
     slow_filters="never",
+    orientations=1,
     thin=12,
     transfer_steps=3,
     transfer_contenders=(),

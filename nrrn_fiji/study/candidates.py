@@ -180,6 +180,7 @@ def model_candidate(
     *,
     images: int = 3,
     units: int | None = None,
+    orientations: int = 1,
     label: str | None = None,
     device: str | None = None,
 ) -> Candidate:
@@ -195,6 +196,8 @@ def model_candidate(
         1, 2 or 3 images per slice.
     units
         Stop after this many units; all when left out.
+    orientations
+        How many rotations and flips of the slices to average over: 1, 2, 4 or 8.
     label
         Name in tables; says how many images when left out.
     device
@@ -202,10 +205,14 @@ def model_candidate(
     """
 
     def denoise(triplet: Image) -> Image:
-        return unit_estimates(model, triplet, images=images, units=units, device=device)[-1]
+        return unit_estimates(
+            model, triplet, images=images, units=units, orientations=orientations, device=device
+        )[-1]
 
     if label is None:
         label = f"NRRN, {images} image" + ("s" if images > 1 else "")
+        if orientations > 1:
+            label += f", {orientations} orientations"
     return Candidate("nrrn", label, images, denoise)
 
 
@@ -215,6 +222,7 @@ def unit_estimates(
     *,
     images: int = 3,
     units: int | None = None,
+    orientations: int = 1,
     device: str | None = None,
 ) -> Image:
     """Return what the engine makes of the middle slice after every unit.
@@ -225,7 +233,7 @@ def unit_estimates(
         The model.
     triplet
         Slices (3, Y, X), grey values on [0, 1].
-    images, units, device
+    images, units, orientations, device
         As in :func:`model_candidate`.
 
     Returns
@@ -236,7 +244,9 @@ def unit_estimates(
     # torch, which filters alone do not need.
     from ..denoising import denoise_slabs, make_plan
 
-    settings = DenoiseSettings(images=images, units=units, device=device, precision="fp32")
+    settings = DenoiseSettings(
+        images=images, units=units, orientations=orientations, device=device, precision="fp32"
+    )
     source = ArraySource(triplet)
     plan = make_plan(source.shape, source.dtype, model.network, settings, (0, 1), want_units=True)
     [block] = denoise_slabs(source, model.network, plan, slices=range(1, 2), want_units=True)

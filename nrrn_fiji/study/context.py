@@ -238,6 +238,14 @@ class Study:
             return []
         return model_candidates(self.models[0], images, self.device)
 
+    def turned(self) -> list[Candidate]:
+        """Return the model averaged over orientations of the slices, if the budget has it."""
+        count = self.budget.orientations
+        if count == 1 or not self.models:
+            return []
+        turned = model_candidate(self.models[0], orientations=count, device=self.device)
+        return [dataclasses.replace(turned, method="nrrn-turned")]
+
     def further_models(self) -> list[Candidate]:
         """Return the models that stand beside the first one, by their names."""
         return [

@@ -183,7 +183,7 @@ def table2_part(study: Study, images: Sequence[int] = (3,)) -> Part:
     assert study.levels is not None
     networks = study.networks(images)
     out = study.folder()
-    rows = rows_of(study, study.levels, networks, out / "filters.json")
+    rows = rows_of(study, study.levels, [*networks, *study.turned()], out / "filters.json")
     stem = f"table2-{study.models[0].name if study.models else 'filters'}"
     save_pictures(rows, study, networks, out / f"{stem}-pictures.png")
     figures = [
@@ -214,7 +214,7 @@ def table2_part(study: Study, images: Sequence[int] = (3,)) -> Part:
 
 def table1(study: Study) -> Part:
     """Measure Table 1: every method at one level of noise, that of the paper's input (23 dB)."""
-    networks = study.networks((3, 2, 1))
+    networks = [*study.networks((3, 2, 1)), *study.turned()]
     out = study.folder()
     rows = rows_of(study, [TABLE1_LEVEL], networks, out / "filters-table1.json")
     save_pictures(rows, study, study.networks(), out / "table1-pictures.png")
@@ -259,25 +259,36 @@ def compare(rows: Sequence[Row]) -> list[str]:
     """Return sentences that say at how many levels the network with 3 images is the best."""
     levels = tables.levels_of(rows)
     network = {row.level: row for row in rows if row.method == "nrrn" and row.images == 3}
+    turned = {row.level: row for row in rows if row.method == "nrrn-turned"}
     if not network:
         return []
 
-    def above_filters(metric: str, corrected: bool) -> int:
-        return sum(
-            network[level].mean(metric)
-            > tables.best_filter(rows, level, metric, corrected=corrected).mean(metric)
-            for level in levels
+    def above_filters(scored: dict[Level, Row]) -> str:
+        """Count levels for PSNR and SSIM, for filters as they are and grey-corrected."""
+        counts = [
+            sum(
+                scored[level].mean(metric)
+                > tables.best_filter(rows, level, metric, corrected=corrected).mean(metric)
+                for level in levels
+            )
+            for corrected in (False, True)
+            for metric in ("psnr", "ssim")
+        ]
+        return "{} in PSNR and {} in SSIM; with grey-corrected filters at {} and {}.".format(
+            *counts
         )
 
     sentences = [
-        f"Of {len(levels)} noise levels, NRRN is above the best filter at "
-        f"{above_filters('psnr', False)} in PSNR and {above_filters('ssim', False)} in SSIM; with "
-        f"grey-corrected filters at {above_filters('psnr', True)} and "
-        f"{above_filters('ssim', True)}."
+        f"Of {len(levels)} noise levels, NRRN is above the best filter at {above_filters(network)}"
     ]
+    if turned:
+        sentences.append(
+            "Averaged over orientations of the slices, NRRN is above the best filter at "
+            f"{above_filters(turned)}"
+        )
     others = [line for line in tables.lines_of(rows) if tables.is_network(line[0])]
     for line in others:
-        if line[0].method == "nrrn":
+        if line[0].method in ("nrrn", "nrrn-turned"):
             continue
         psnr_count, ssim_count = (
             sum(network[row.level].mean(metric) > row.mean(metric) for row in line)
