@@ -174,7 +174,7 @@ def known_models() -> list[ModelEntry]:
     """
     entries = []
     for origin, folder in (("shipped", shipped_models_dir()), ("installed", user_models_dir())):
-        for path in sorted(folder.glob(f"*{SUFFIX}")):
+        for path in sorted(folder.glob(f"*{SUFFIX}"), key=lambda path: path.stem):
             if path.name.startswith("."):
                 continue
             try:
