@@ -187,11 +187,11 @@ def bridge() -> Iterator[Finding]:
 
 def fiji_and_java(named: Path | None) -> Iterator[Finding]:
     """The Fiji folder, and the Java that it would run in."""
-    from .fiji import jvm
+    from .fiji import installed
 
     folder: Path | None = None
     try:
-        folder = jvm.find_fiji(named)
+        folder = installed.find_fiji(named)
         yield Finding("Fiji", f"{folder}{contents(folder)}")
     except FileNotFoundError as error:
         yield Finding(
@@ -199,9 +199,9 @@ def fiji_and_java(named: Path | None) -> Iterator[Finding]:
             "none" if named is None else f"not in {named}",
             f"{error} Fiji is at https://fiji.sc.",
         )
-    answers = jvm.look_for_java(folder)
+    answers = installed.look_for_java(folder)
     taken: Any = next(
-        (one for one in answers if isinstance(one, jvm.Java) and one.problem is None), None
+        (one for one in answers if isinstance(one, installed.Java) and one.problem is None), None
     )
     for answer in answers:
         if isinstance(answer, str):
@@ -218,14 +218,14 @@ def fiji_and_java(named: Path | None) -> Iterator[Finding]:
             "install Java 17 or newer (for example from https://adoptium.net), or set JAVA_HOME "
             "to the folder of one.",
         )
-    elif jvm.lacks_windows(taken):
+    elif installed.lacks_windows(taken):
         yield Finding(
             "Java",
             f"the one in {taken.home} cannot show windows",
             "install a full one (on Debian and Ubuntu the package openjdk-17-jre); macros run "
             "all the same.",
         )
-    if not jvm.has_screen():
+    if not installed.has_screen():
         yield Finding("screen", "none: macros run (nrrn macro), windows cannot open")
 
 
@@ -241,8 +241,8 @@ def contents(folder: Path) -> str:
 
 def plain_imagej() -> Iterator[Finding]:
     """The ImageJ that runs without a Fiji."""
-    from .fiji import jvm
+    from .fiji.maven import cached_imagej
 
-    there = jvm.cached_imagej()
+    there = cached_imagej()
     text = "ready" if there else "will be fetched from Maven Central when it is first used (3 MB)"
     yield Finding("plain ImageJ", f"1.54p, {text}")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nrrn_fiji import cli, doctor
-from nrrn_fiji.fiji import jvm
+from nrrn_fiji.fiji import installed
 from nrrn_fiji.models import DEFAULT_MODEL
 
 
@@ -18,9 +18,9 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("JAVA_HOME", "NRRN_FIJI", "FIJI_HOME", "DISPLAY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(jvm, "_library_of_jpype", lambda: None)
-    monkeypatch.setattr(jvm, "_settings_file", lambda: tmp_path / "fiji.json")
-    monkeypatch.setattr(jvm, "usual_fiji_places", lambda: [tmp_path / "Fiji.app"])
+    monkeypatch.setattr(installed, "_library_of_jpype", lambda: None)
+    monkeypatch.setattr(installed, "_settings_file", lambda: tmp_path / "fiji.json")
+    monkeypatch.setattr(installed, "usual_fiji_places", lambda: [tmp_path / "Fiji.app"])
     return tmp_path
 
 
@@ -94,7 +94,7 @@ def test_one_broken_part_does_not_hide_the_others(
     def broken(fiji: Path | None = None) -> None:
         raise KeyError("a fault")
 
-    monkeypatch.setattr(jvm, "find_fiji", broken)
+    monkeypatch.setattr(installed, "find_fiji", broken)
     code, found, _ = run(capsys)
     assert code == 0
     assert "KeyError: 'a fault'" in found["Fiji"][0]["found"]

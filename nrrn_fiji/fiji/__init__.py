@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .app import denoise, macro_file, register, run_command, run_macro
-    from .jvm import ImageJ, find_fiji, find_java, running, start
+    from .installed import find_fiji, find_java
+    from .jvm import ImageJ, running, start
 
 __all__ = [
     "ImageJ",
@@ -35,7 +36,8 @@ __all__ = [
 
 _MODULES = {
     "app": ("denoise", "macro_file", "register", "run_command", "run_macro"),
-    "jvm": ("ImageJ", "find_fiji", "find_java", "running", "start"),
+    "installed": ("find_fiji", "find_java"),
+    "jvm": ("ImageJ", "running", "start"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

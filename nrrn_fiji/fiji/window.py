@@ -9,7 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..reports import Report
-from .jvm import check_fiji, find_fiji, remember_fiji, run_on_screen, start
+from .installed import check_fiji, find_fiji, remember_fiji
+from .jvm import run_on_screen, start
 from .scripts import install_scripts, uninstall_scripts
 
 __all__ = ["open_fiji"]

@@ -17,9 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from nrrn_fiji.fiji import jvm
+from nrrn_fiji.fiji import installed, jvm
 
-ASKED_FIJI = next((os.environ[name] for name in jvm.FIJI_VARIABLES if os.environ.get(name)), None)
+ASKED_FIJI = next(
+    (os.environ[name] for name in installed.FIJI_VARIABLES if os.environ.get(name)), None
+)
 CHECKOUT = Path(__file__).parents[2]
 used: list[str] = []
 
@@ -44,7 +46,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def app() -> jvm.ImageJ:
     """The ImageJ under test, headless."""
     try:
-        jvm.find_java(jvm.check_fiji(ASKED_FIJI) if ASKED_FIJI else None)
+        installed.find_java(installed.check_fiji(ASKED_FIJI) if ASKED_FIJI else None)
     except FileNotFoundError as error:
         pytest.skip(f"NOT RUN: {error}")
     # Java answers segmentation faults of its own making.  pytest's fault handler would take that

@@ -41,8 +41,8 @@ def user():
 threading.Thread(target=user, daemon=True).start()
 code = cli.main(["fiji", *WORDS])
 import json
-from nrrn_fiji.fiji import jvm
-print("TOLD", json.dumps([code, found, str(jvm.remembered_fiji())]))
+from nrrn_fiji.fiji import installed
+print("TOLD", json.dumps([code, found, str(installed.remembered_fiji())]))
 """
 BY_MENU = 'jpype.JClass("ij.IJ").getInstance().quit()'
 BY_CONTROL_C = "import os, signal; os.kill(os.getpid(), signal.SIGINT)"
