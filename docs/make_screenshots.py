@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -357,6 +358,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=STEPS, help="of the training that is shown")
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=list(SCENES))
     asked = parser.parse_args()
+    # A SIGTERM would leave the screen behind: ended this way, everything is taken down.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     with ExitStack() as stack:
         os.environ["DISPLAY"] = stack.enter_context(screen())
         home = Path(stack.enter_context(tempfile.TemporaryDirectory()))

@@ -24,7 +24,7 @@ from .batch import install_batch
 from .jobs import denoise_image
 from .jvm import ImageJ, adopt, running, start
 from .ops import register_ops
-from .plugin import MENU, Plugin, add_menu, install, message_of
+from .plugin import MENU, Plugin, add_menu, add_to_search, install, message_of
 from .scripts import our_macro
 
 __all__ = [
@@ -110,6 +110,8 @@ def show(app: ImageJ) -> None:
     scripts = take_out_menu()
     add_menu(install(app), window)
     put_into_menu(scripts)
+    if app.gateway is not None:
+        add_to_search(install(app))
 
 
 def run_command(context: Any, name: str) -> None:

@@ -27,7 +27,16 @@ from .jvm import ImageJ
 from .macro_options import parse_macro_options
 from .tasks import ImageJProgress
 
-__all__ = ["Entry", "Plugin", "add_menu", "install", "message_of", "options_of", "unused_title"]
+__all__ = [
+    "Entry",
+    "Plugin",
+    "add_menu",
+    "add_to_search",
+    "install",
+    "message_of",
+    "options_of",
+    "unused_title",
+]
 
 CLASS = "nrrn.Bridge"
 MENU = "NRRN"
@@ -177,8 +186,10 @@ class Plugin:
         raise ValueError(f"No open image is called {title!r}: open are {titles or 'none'}.")
 
     @contextmanager
-    def working_on(self, imp: Any, title: str) -> Iterator[ImageJProgress]:
+    def working_on(self, imp: Any, title: str, *, counts: bool = True) -> Iterator[ImageJProgress]:
         """Keep other commands away from an image, and show the progress of this one.
+
+        ``title`` and ``counts`` are those of :class:`~nrrn_fiji.fiji.tasks.ImageJProgress`.
 
         Raises
         ------
@@ -190,7 +201,7 @@ class Plugin:
                 f"The image {str(imp.getTitle())!r} is in use by another command: wait until that "
                 "has ended."
             )
-        progress = ImageJProgress(self.app, title)
+        progress = ImageJProgress(self.app, title, counts=counts)
         try:
             yield progress
         finally:
@@ -282,6 +293,23 @@ def add_menu(plugin: Plugin, window: Any) -> None:
         item.addActionListener(window)
         ours.add(item)
     plugins.add(ours)
+
+
+def add_to_search(plugin: Plugin) -> None:
+    """Let the search field of a shown Fiji find the commands of the menu; once is enough.
+
+    The search knows the commands that Fiji found when it started.  These are described as the
+    plugins among them are, of which Fiji makes no second entry in a menu.
+    """
+    path = jpype.JClass("org.scijava.MenuPath")
+    info = jpype.JClass("net.imagej.legacy.command.LegacyCommandInfo")
+    loader = jpype.JClass("ij.IJ").class_.getClassLoader()
+    found = jpype.JClass("java.util.ArrayList")()
+    for entry in plugin.entries.values():
+        if entry.in_menu:
+            found.add(info(path(f"Plugins>{MENU}>{entry.label}"), CLASS, entry.key, loader))
+    service = jpype.JClass("org.scijava.plugin.PluginService")
+    plugin.app.context.getService(service).addPlugins(found)
 
 
 def _bridge_class() -> Any:

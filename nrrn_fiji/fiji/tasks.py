@@ -6,6 +6,7 @@ This module must never block: a job asks it many times a second.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jpype
@@ -21,12 +22,22 @@ LETTERS_IN_STATUS_BAR = 56
 
 
 class ImageJProgress:
-    """A job's progress in ImageJ: bar, status text, Esc, and Fiji's window of tasks."""
+    """A job's progress in ImageJ: bar, status text, Esc, and Fiji's window of tasks.
 
-    def __init__(self, app: ImageJ, title: str):
+    Parameters
+    ----------
+    title
+        What the job does, in front of every text.
+    counts
+        Whether how much is done means something to a user (slices, say); otherwise the job's own
+        text says how far it is.
+    """
+
+    def __init__(self, app: ImageJ, title: str, *, counts: bool = True):
         self._ij = jpype.JClass("ij.IJ")
         self._ij.resetEscape()
         self._title = title
+        self._counts = counts
         self._task: Any = None
         if app.gateway is not None:
             service = app.context.getService(jpype.JClass("org.scijava.task.TaskService"))
@@ -41,16 +52,15 @@ class ImageJProgress:
         if now - self._shown < SECONDS_BETWEEN_UPDATES and done < total:
             return
         self._shown = now
-        remaining = ""
+        said = [f"{done:.0f}/{total:.0f}"] if self._counts else []
         if 0 < done < total:
             seconds = (now - self._started) * (total - done) / done
-            remaining = f", {readable_time(seconds)} left"
-        status = f"{self._title}: {done:.0f}/{total:.0f}{remaining}{', ' if text else ''}{text}"
-        fits = len(status) <= LETTERS_IN_STATUS_BAR
-        self._ij.showStatus(status if fits else status[: LETTERS_IN_STATUS_BAR - 1] + "…")
+            said.append(f"{readable_time(seconds)} left")
+        said += text.split(", ") if text else []
+        self._ij.showStatus(shortened(self._title, said))
         self._ij.showProgress(min(done / total, 1.0) if total else 1.0)
         if self._task is not None:
-            self._task.setStatusMessage(status.removeprefix(f"{self._title}: "))
+            self._task.setStatusMessage(", ".join(said))
             self._task.setProgressMaximum(int(total))
             self._task.setProgressValue(int(done))
 
@@ -70,3 +80,12 @@ class ImageJProgress:
         self._ij.showProgress(1.0)
         if self._task is not None:
             self._task.finish()
+
+
+def shortened(title: str, said: Sequence[str]) -> str:
+    """Return as much for the status bar as fits there: what comes last is left out first."""
+    text = f"{title}: {', '.join(said)}"
+    while len(text) > LETTERS_IN_STATUS_BAR and len(said) > 1:
+        said = said[:-1]
+        text = f"{title}: {', '.join(said)}"
+    return text if len(text) <= LETTERS_IN_STATUS_BAR else text[: LETTERS_IN_STATUS_BAR - 1] + "…"

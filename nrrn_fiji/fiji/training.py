@@ -186,7 +186,7 @@ def train(plugin: Plugin, values: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     # Until it has ended the model is no model: it grows in a folder of its own.
     with (
-        plugin.working_on(imp, "Train") as progress,
+        plugin.working_on(imp, "Train", counts=False) as progress,  # its text names the step
         tempfile.TemporaryDirectory(prefix=".training-", dir=folder) as work,
     ):
         made = Path(work) / f"{name}.safetensors"

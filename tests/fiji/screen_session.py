@@ -62,6 +62,25 @@ def menu() -> dict[str, Any]:
     return {"menus": labels.count("NRRN"), "items": list(user.entries_of_nrrn())}
 
 
+def search() -> dict[str, Any]:
+    """Fiji's search: what it finds for a word, and what Run does with the first of it."""
+    if app.gateway is None:  # plain ImageJ has none
+        return {}
+    searcher = java("org.scijava.search.module.ModuleSearcher")()
+    app.context.inject(searcher)
+    front(3, 40, 30)
+    found = list(searcher.search("denoise stack", False))
+    service = app.context.getService(java("org.scijava.search.SearchService"))
+    run = next(action for action in service.actions(found[0]) if str(action) == "Run")
+    run.run()
+    asked = user.dialog("Denoise Stack")
+    user.close(asked, "Cancel")
+    return {
+        "paths": [str(one.properties().get("Menu path")) for one in found],
+        "items": list(user.entries_of_nrrn()),
+    }
+
+
 def denoise() -> dict[str, Any]:
     """Denoise Stack…: the dialog, the Recorder, the recorded line again, batch mode, an error."""
     recorder = java("ij.plugin.frame.Recorder")()
@@ -304,6 +323,7 @@ def show_help() -> dict[str, Any]:
 
 SCENES: tuple[Callable[[], dict[str, Any]], ...] = (
     menu,
+    search,
     denoise,
     preview,
     train,

@@ -337,6 +337,30 @@ def test_progress_is_shown_and_esc_of_earlier_is_forgotten(app: jvm.ImageJ, java
     java("ij.IJ").resetEscape()
 
 
+def test_the_status_bar_says_first_what_matters_most(app: jvm.ImageJ, java: Any) -> None:
+    from nrrn_fiji.fiji.tasks import ImageJProgress, shortened
+
+    many = ["18 min left", "step 40", "loss 0.02131", "best error 0.02011 (step 25)"]
+    assert shortened("Train", many) == "Train: 18 min left, step 40, loss 0.02131"
+    assert shortened("Train", ["x" * 80]) == "Train: " + 48 * "x" + "…"
+    shown: list[str] = []
+
+    class Bar:
+        def showStatus(self, text: str) -> None:
+            shown.append(text)
+
+        def showProgress(self, share: float) -> None:
+            pass
+
+    for counts in (True, False):
+        progress = ImageJProgress(app, "Train", counts=counts)
+        progress._ij, ij = Bar(), progress._ij
+        progress.update(3, 3, "step 3, loss 0.1")
+        progress._ij = ij
+        progress.close()
+    assert shown == ["Train: 3/3, step 3, loss 0.1", "Train: step 3, loss 0.1"]
+
+
 @pytest.mark.fiji
 def test_fijis_window_of_tasks_shows_the_job_and_its_red_x_cancels(app: jvm.ImageJ) -> None:
     from nrrn_fiji.fiji.tasks import ImageJProgress

@@ -72,8 +72,15 @@ def test_menu(told: dict[str, Any], seen: dict[str, Any]) -> None:
     assert "on a screen" in told["about"]
     assert seen["menus"] == 1
     wanted = ["Denoise Stack...", "Preview...", "Train on This Stack...", "Add Noise..."]
-    wanted += ["Measure Noise...", "Compare...", "Models...", "Help"]
+    wanted += ["Align and Average Scans...", "Measure Noise...", "Compare...", "Models...", "Help"]
     assert [label for label in seen["items"] if label in wanted] == wanted
+
+
+@pytest.mark.fiji
+def test_search(told: dict[str, Any], seen: dict[str, Any]) -> None:
+    (path,) = seen["paths"]  # once
+    assert path.split() == ["Plugins", "›", "NRRN", "›", "Denoise", "Stack..."]
+    assert seen["items"] == told["menu"]["items"]  # nothing twice
 
 
 def test_denoise(seen: dict[str, Any], pictures: Path) -> None:
