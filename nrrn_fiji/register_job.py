@@ -1,7 +1,7 @@
 """Repeated scans from files to files: where they lie first, then the average, slice by slice.
 
-The transforms of all slices are found before anything is written, and are kept with the unfinished
-output, so that a run that was stopped while it wrote goes on with the same ones.  This module must
+The transforms of all slices are found before any pixel is written, and are kept with the unfinished
+output, so that a run that was stopped goes on with the same ones.  This module must
 never hold the scans of more than one slice, and never decide how to register: that is
 :mod:`nrrn_fiji.registration`.
 """
@@ -9,9 +9,10 @@ never hold the scans of more than one slice, and never decide how to register: t
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
-from collections.abc import Sequence
+import re
+import shutil
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -23,18 +24,18 @@ from numpy.typing import NDArray
 
 from . import __version__
 from .files import write_whole
-from .image import ImageMetadata
 from .outputs import BlockKey, PartialOutput, check_distinct
 from .progress import Cancelled, NoProgress, Progress
-from .registration import Placement, align_scans, median_placement, place_scans
+from .registration import Placement, align_scans
 from .reports import Table
 from .scan_average import as_type, average_scans
+from .scan_files import AlignedLike, Scans
+from .scan_places import PLACING, find_places, placement_as_dict, placement_from_dict
 from .scan_search import turboreg
 from .settings import RegisterSettings
 from .shift_plot import plot_shifts
 from .volumes import (
     Volume,
-    VolumeShape,
     VolumeWriter,
     check_output_name,
     create_volume,
@@ -42,10 +43,7 @@ from .volumes import (
     reopen_volume,
 )
 
-__all__ = ["RegisterReport", "Scans", "register_files"]
-
-SAMPLED = 8
-"""Slices from which the one transform of a whole stack is found."""
+__all__ = ["RegisterReport", "provenance", "register_files"]
 
 COLUMNS = (
     *("slice", "scan", "name", "shift_y_px", "shift_x_px", "correlation", "left_out"),
@@ -54,8 +52,8 @@ COLUMNS = (
 """Of the table of shifts; the last are the rows of the transform, see
 :attr:`nrrn_fiji.registration.Placement.transforms`."""
 
-PLACING = 0.8
-"""Share of the progress that finding the places takes."""
+PLACED = 1
+"""Channel under which a slice whose place is found is marked; that which is written has 0."""
 
 
 @dataclass(frozen=True)
@@ -185,10 +183,8 @@ def register_files(
     turboreg(settings.transform)  # says at once if it is not installed
     targets = {"image": out} | ({} if keep is None else {"scans": keep})
     inputs = [Path(source) for source in sources if isinstance(source, str | Path)]
-    table_file, plot = (
-        out.with_name(out.name.split(".tif")[0] + suffix)
-        for suffix in (".shifts.csv", ".shifts.png")
-    )
+    stem = re.sub(r"(\.ome)?\.tiff?$", "", out.name, flags=re.IGNORECASE)
+    table_file, plot = (out.with_name(stem + end) for end in (".shifts.csv", ".shifts.png"))
     check_distinct(inputs, {"out": out, "the table": table_file, "the plot": plot})
     if keep is not None:
         check_distinct([*inputs, table_file, plot], {"out": out, "--keep (keep)": keep})
@@ -206,13 +202,13 @@ def register_files(
         with part.no_space_said():
             if part.begun:
                 part.check(request)
-                placements = [placement_from_dict(p) for p in part.plan["placements"]]
             else:
                 check_absent((table_file, plot), overwrite)
-                placements = place(scans, settings, progress)
+                part.begin(request, {})
+            placements = places(part, scans, settings, progress)
         job = Job(scans, settings, placements, targets)
         with part.no_space_said():
-            clipped = 0.0 if part.complete else job.write(part, request, progress)
+            clipped = 0.0 if part.complete else job.write(part, progress)
             write_whole(table_file, job.as_csv().encode())
             plot_shifts(*job.for_plot(), scans.names, plot)
             part.finish()
@@ -222,110 +218,6 @@ def register_files(
     for line in report.left_out():
         progress.message(line)
     return report
-
-
-class Scans:
-    """Opened scans: which of them there are, and the scans of one slice at a time.
-
-    Parameters
-    ----------
-    volumes
-        One, or several of one size and type.
-
-    Raises
-    ------
-    ValueError
-        If they cannot be scans of the same thing.
-    """
-
-    def __init__(self, volumes: Sequence[Volume]):
-        first = self.first = volumes[0]
-        self.volumes = volumes
-        for volume in volumes:
-            if volume.shape.c > 1:
-                raise ValueError(
-                    f"{volume.name} has {volume.shape.c} channels, but scans are registered one "
-                    "channel at a time: split the channels first (in Fiji: Image > Color > Split "
-                    "Channels)."
-                )
-            if volume.shape != first.shape or volume.dtype != first.dtype:
-                raise ValueError(
-                    f"{volume.name} is {volume.shape[2:]} of {volume.dtype}, but {first.name} is "
-                    f"{first.shape[2:]} of {first.dtype}: give scans of one size and type."
-                )
-        t, _, z, y, x = first.shape
-        if len(volumes) == 1:
-            axis = "T" if t > 1 else "Z"
-            self.count, self.depth = (t, z) if axis == "T" else (z, 1)
-            what = "time point" if axis == "T" else "slice"
-            labels = first.metadata.labels if self.depth == 1 else ()
-            self.names = tuple(
-                (labels[i] if len(labels) == self.count and labels[i] else f"{what} {i}")
-                for i in range(self.count)
-            )
-            self._places = [(first, i if axis == "T" else 0, axis) for i in range(self.count)]
-        elif t > 1:
-            raise ValueError(
-                f"{first.name} has {t} time points, but several files must be one scan each: give "
-                "the file alone, or a file per scan."
-            )
-        else:
-            axis, self.count, self.depth = "F", len(volumes), z
-            self.names = tuple(volume.name for volume in volumes)
-            self._places = [(volume, 0, axis) for volume in volumes]
-        if self.count < 2:
-            raise ValueError(
-                f"{first.name} is a single scan, but registration needs at least 2 of the same "
-                "slice: give more files, or a file that holds several."
-            )
-        self.shape = (y, x)
-        self.dtype = first.dtype
-
-    def read(self, z: int) -> list[NDArray[Any]]:
-        """Return the scans (Y, X) of a slice."""
-        images = []
-        for number, (volume, time, axis) in enumerate(self._places):
-            plane = number if axis == "Z" else z
-            images.append(volume.read(plane, plane + 1, time=time)[0])
-        return images
-
-    def fingerprints(self) -> list[str]:
-        """What tells whether these are still the same scans."""
-        return [volume.fingerprint() for volume in self.volumes]
-
-
-class AlignedLike(Volume):
-    """What the output of aligned scans takes its metadata from: the first scan, more often.
-
-    Its shape is (slices, 1, scans, Y, X), so that each time point is what a training on scans
-    takes as one stack.  It has no pixels.
-    """
-
-    def __init__(self, first: Volume, names: Sequence[str], depth: int):
-        said = first.metadata
-        lost = ("hyperstack", "mode", "loop", "fps", "finterval", "slices", "frames", "images")
-        metadata: ImageMetadata = dataclasses.replace(
-            said,
-            labels=tuple(names) * depth,
-            lines=tuple(line for line in said.lines if line.split("=")[0] not in lost),
-            overlays=(),
-            roi=None,
-        )
-        shape = VolumeShape(depth, 1, len(names), first.shape.y, first.shape.x)
-        super().__init__(first.name, None, shape, first.dtype, metadata)
-
-    def _read_plane(self, out: NDArray[Any], t: int, c: int, z: int) -> None:
-        raise NotImplementedError("There are no pixels to read.")
-
-    def _identity(self) -> str:
-        return self.name
-
-    def slice_name(self, z: int) -> str:
-        """Return a file name without suffix for scan ``z``."""
-        return f"{self.name}_scan_{z:04d}"
-
-    def close(self) -> None:
-        """Return at once: the files are the scans'."""
 
 
 def check_absent(paths: Sequence[Path], overwrite: bool) -> None:
@@ -338,41 +230,31 @@ def check_absent(paths: Sequence[Path], overwrite: bool) -> None:
             )
 
 
-def place(scans: Scans, settings: RegisterSettings, progress: Progress) -> list[Placement]:
-    """Find where the scans lie: one placement per slice, or one for all."""
-    numbers = range(scans.depth)
-    if not settings.per_slice and scans.depth > 1:
-        chosen = np.linspace(0, scans.depth - 1, min(scans.depth, SAMPLED))
-        numbers = np.unique(chosen.round().astype(int)).tolist()
-    placements = []
-    for done, z in enumerate(numbers):
-        share = Share(progress, done, len(numbers), scans.count * scans.depth)
-        try:
-            placements.append(place_scans(scans.read(z), settings.transform, progress=share))
-        except ValueError as error:
-            where = f"Slice {z}: " if scans.depth > 1 else ""
-            raise ValueError(f"{where}{error}") from error
-    if settings.per_slice or scans.depth == 1:
-        return placements
-    return [median_placement(placements, scans.shape, rigid=settings.transform != "affine")]
+def places(
+    part: PartialOutput, scans: Scans, settings: RegisterSettings, progress: Progress
+) -> list[Placement]:
+    """Return where the scans lie, and keep it with the unfinished output."""
+    kept = part.remembered
+    if "placements" in kept:
+        return [placement_from_dict(p) for p in kept["placements"]]
+    found = {int(z): placement_from_dict(p) for z, p in kept.get("found", {}).items()}
 
+    def keep(found: Mapping[int, Placement]) -> None:
+        part.remember({"found": {z: placement_as_dict(p) for z, p in found.items()}})
+        for z in found:
+            if BlockKey(0, PLACED, z) not in part.finished:
+                part.mark(BlockKey(0, PLACED, z))
 
-class Share:
-    """Progress of one slice as a share of finding all places."""
-
-    def __init__(self, whole: Progress, done: int, slices: int, total: int):
-        self.whole, self.done, self.slices, self.total = whole, done, slices, total
-
-    @property
-    def cancelled(self) -> bool:
-        return self.whole.cancelled
-
-    def update(self, done: float, total: float, text: str = "") -> None:
-        share = (self.done + done / total) / self.slices
-        self.whole.update(PLACING * self.total * share, self.total, "finding places")
-
-    def message(self, text: str) -> None:
-        self.whole.message(text)
+    try:
+        placements = find_places(scans, settings, progress, found, keep)
+    except Cancelled as error:
+        again = " Run the same command again to go on." if part.finished else ""
+        raise Cancelled(f"Stopped: {part.kept()}{again}") from error
+    except ValueError:
+        part.finished.clear()  # the same command would end here again: nothing is worth keeping
+        raise
+    part.remember({"placements": [placement_as_dict(p) for p in placements]})
+    return placements
 
 
 @dataclass
@@ -393,20 +275,23 @@ class Job:
         """The scans that fit in some slice."""
         return sorted({i for p in self.placements for i in p.kept})
 
-    def write(self, part: PartialOutput, request: dict[str, Any], progress: Progress) -> float:
+    def write(self, part: PartialOutput, progress: Progress) -> float:
         """Average and write every slice; return the share of pixels that were left out."""
         scans, depth = self.scans, self.scans.depth
         total = scans.count * depth
         planes = depth * (1 + ("scans" in self.targets) * len(self.used))
         left_out = []
         with ExitStack() as files:
-            if not part.begun:
+            kept = part.remembered
+            if not kept.get("laid_out"):
                 part.check_space(planes * int(np.prod(scans.shape)) * scans.dtype.itemsize)
             part.make_folders()
-            writers = {kind: files.enter_context(self.writer(part, kind)) for kind in self.targets}
-            if not part.begun:
-                plan = {"placements": [placement_as_dict(p) for p in self.placements]}
-                part.begin(request, plan)
+            writers = {
+                kind: files.enter_context(self.writer(part, kind, kept.get("laid_out", False)))
+                for kind in self.targets
+            }
+            if not kept.get("laid_out"):
+                part.remember({**kept, "laid_out": True})
             for z in range(depth):
                 key = BlockKey(0, 0, z)
                 if key in part.finished:
@@ -437,7 +322,7 @@ class Job:
             writer.flush()
         return clipped
 
-    def writer(self, part: PartialOutput, kind: str) -> VolumeWriter:
+    def writer(self, part: PartialOutput, kind: str, laid_out: bool) -> VolumeWriter:
         """Lay out an output, or go on with it."""
         first, depth = self.scans.first, self.scans.depth
         if kind == "scans":
@@ -447,10 +332,14 @@ class Job:
         else:
             like, shape = first, first.shape._replace(t=1, z=depth)
             slices = range(depth)
-        if part.begun:
-            return reopen_volume(part.path(kind), like, shape=shape, slices=slices)
+        path = part.path(kind)
+        if laid_out:
+            return reopen_volume(path, like, shape=shape, slices=slices)
+        if path.is_dir():  # a run was stopped while it laid this out
+            shutil.rmtree(path)
+        path.unlink(missing_ok=True)
         return create_volume(
-            part.path(kind),
+            path,
             like,
             shape=shape,
             slices=slices,
@@ -501,25 +390,3 @@ def provenance(
         "left out": {names[i]: rejected[i] for i in sorted(rejected)},
         "settings": asdict(settings),
     }
-
-
-def placement_as_dict(placement: Placement) -> dict[str, Any]:
-    """Return a placement in JSON's types."""
-    return {
-        "transforms": placement.transforms.tolist(),
-        "shifts": placement.shifts.tolist(),
-        "correlation": placement.correlation.tolist(),
-        "rejected": {str(i): reason for i, reason in placement.rejected.items()},
-        "reference": placement.reference,
-    }
-
-
-def placement_from_dict(values: dict[str, Any]) -> Placement:
-    """Return what :func:`placement_as_dict` was given."""
-    return Placement(
-        np.array(values["transforms"]),
-        np.array(values["shifts"]),
-        np.array(values["correlation"]),
-        {int(i): reason for i, reason in values["rejected"].items()},
-        int(values["reference"]),
-    )

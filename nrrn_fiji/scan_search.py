@@ -43,14 +43,19 @@ def turboreg(transform: str) -> Any:
     Raises
     ------
     ImportError
-        With a sentence, if pystackreg is not installed.
+        With a sentence, if pystackreg is not installed or cannot be loaded.
     """
     try:
         from pystackreg import StackReg
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise ImportError(
             "Registering scans needs pystackreg, which is not installed: "
             "pip install 'nrrn-fiji[register]' (or pip install pystackreg)."
+        ) from error
+    except ImportError as error:
+        raise ImportError(
+            f"Registering scans needs pystackreg, which is installed but cannot be loaded "
+            f"({error}): pip install --force-reinstall pystackreg."
         ) from error
     kinds = {
         "affine": StackReg.AFFINE,

@@ -36,6 +36,14 @@ DRIFT, DRIFT_SHARE, JUMP = 1.5, 0.2, 4.0
 """Pixels by which neighbours that are registered do not differ, and the share of the pairs from
 which more is drift; a single shift of the last is one, too."""
 
+STEADY, ENOUGH = 1.0, 5
+"""Pixels from slice to slice, in the median over at least so many pairs, that are drift even if no
+single shift is large.  Oblique structures move, too: by up to 0.7 px in the real data."""
+
+SCANS = 1.25
+"""Pixels by which scans of one slice, which hold the same structures, may be shifted; by noise
+alone they seem shifted by up to 0.6 px at Gaussian sigma 75."""
+
 CERTAIN = 0.6
 """Correlation of neighbours, freed of most noise, below which shifts are allowed to be larger: at
 one photon per pixel it is 0.3, and the shifts of registered slices scatter up to 3.9 px."""
@@ -138,18 +146,11 @@ def warn(source: Source, progress: Progress, *, scans: bool = False, name: str =
         Of the stack, where there are several.
     """
     before = f"{name}: " if name else ""
-    for finding in quick_check(source):
-        if not scans:
-            progress.message(before + finding.sentence)
-        elif finding.kind == "drift":
-            progress.message(
-                f"{before}The scans are shifted against each other by up to {finding.number:.1f} "
-                "px: align them first with nrrn register --keep, because scans that do not lie on "
-                "each other blur the result."
-            )
+    for finding in quick_check(source, scans=scans):
+        progress.message(before + finding.sentence)
 
 
-def quick_check(source: Source) -> list[Finding]:
+def quick_check(source: Source, *, scans: bool = False) -> list[Finding]:
     """Look for drift, copies and gaps in a few places, before a long run.
 
     At most 5 runs of 4 slices, spread over the stack, one per 16 slices: a small share of the time
@@ -160,11 +161,13 @@ def quick_check(source: Source) -> list[Finding]:
     ----------
     source
         As for :func:`check`.
+    scans
+        The slices are repeated scans of one slice.
 
     Returns
     -------
     list of Finding
-        Of the kinds "drift", "missing" and "duplicate".
+        Of the kinds "drift", "missing" (not among scans) and "duplicate".
     """
     depth = source.shape[0]
     count = min(QUICK_RUNS, max(1, depth // SLICES_PER_RUN))
@@ -172,6 +175,8 @@ def quick_check(source: Source) -> list[Finding]:
     starts = np.unique(np.linspace(0, depth - length, count).round().astype(int))
     runs = [range(int(start), int(start) + length) for start in starts]
     pairs = compare_neighbours(source, runs, QUICK_WINDOW, NoProgress())
+    if scans:
+        return [*scan_findings(pairs), *copy_findings(pairs)]
     return [*drift_findings(pairs), *missing_findings(pairs), *copy_findings(pairs)]
 
 
@@ -279,31 +284,72 @@ class Looks:
 
 def drift_findings(pairs: Sequence[Neighbours]) -> list[Finding]:
     """Report a stack whose slices are not registered."""
-    sure = [p for p in pairs if p.shift.correlation >= p.reliable and not p.same]
-    if not sure:
-        return []
-    # Where noise leaves little in common, a shift is as uncertain; what is usual then is allowed.
-    common = typical([p.shift.correlation for p in sure])
-    factor = max(1.0, (CERTAIN / common) ** 2)
-    limit = DRIFT * factor
-    moved = [p for p in sure if p.shift.length > limit]
+    sure, factor = sure_pairs(pairs)
+    moved = [p for p in sure if p.shift.length > DRIFT * factor]
     jumped = [p for p in sure if p.shift.length > JUMP * factor]
-    if not jumped and (len(moved) < 2 or len(moved) < DRIFT_SHARE * len(sure)):
-        return []
-    slices = tuple(p.first for p in moved)
-    worst = max(p.shift.length for p in moved)
+    often = len(moved) >= 2 and len(moved) >= DRIFT_SHARE * len(sure)
+    if jumped or often:
+        slices = tuple(p.first for p in moved)
+        worst = max(p.shift.length for p in moved)
+        what = (
+            f"Neighbouring slices are shifted against each other by up to {worst:.1f} px (after "
+            f"{'slice' if len(slices) == 1 else 'slices'} {listed(slices)}), so the stack does not "
+            "look registered"
+        )
+    else:
+        steps = np.array([(p.shift.dy, p.shift.dx) for p in sure]).reshape(-1, 2)
+        if len(steps) < ENOUGH:
+            return []
+        dy, dx = np.median(steps, axis=0)
+        worst = float(np.hypot(dy, dx))
+        if worst <= STEADY * factor:
+            return []
+        slices = tuple(p.first for p in sure)
+        what = (
+            f"From slice to slice the picture moves by {worst:.1f} px in one direction (x "
+            f"{dx:+.1f}, y {dy:+.1f}), so the stack does not look registered, unless its "
+            "structures run obliquely"
+        )
     return [
         Finding(
             "drift",
             slices,
             worst,
-            f"Neighbouring slices are shifted against each other by up to {worst:.1f} px (after "
-            f"{'slice' if len(slices) == 1 else 'slices'} {listed(slices)}), so the stack does not "
-            "look registered: align it first (in Fiji: Plugins > Registration > Linear Stack "
-            "Alignment with SIFT), because neighbours that do not lie on each other blur the "
-            "result.",
+            f"{what}: align it first (in Fiji: Plugins > Registration > Linear Stack Alignment "
+            "with SIFT), because neighbours that do not lie on each other blur the result.",
         )
     ]
+
+
+def scan_findings(pairs: Sequence[Neighbours]) -> list[Finding]:
+    """Report scans of one slice that do not lie on each other."""
+    sure, factor = sure_pairs(pairs)
+    moved = [p for p in sure if p.shift.length > SCANS * factor]
+    if not moved:
+        return []
+    worst = max(p.shift.length for p in moved)
+    return [
+        Finding(
+            "drift",
+            tuple(p.first for p in moved),
+            worst,
+            f"The scans are shifted against each other by up to {worst:.1f} px: align them first "
+            "(nrrn register SCANS -o AVERAGE --keep ALIGNED; in Fiji: Plugins > NRRN > Align and "
+            "Average Scans), because scans that do not lie on each other blur the result.",
+        )
+    ]
+
+
+def sure_pairs(pairs: Sequence[Neighbours]) -> tuple[list[Neighbours], float]:
+    """Return the pairs whose shift means something, and how many times larger a shift may be.
+
+    Where noise leaves little in common a shift is as uncertain; what is usual then is allowed.
+    """
+    sure = [p for p in pairs if p.shift.correlation >= p.reliable and not p.same]
+    if not sure:
+        return [], 1.0
+    common = typical([p.shift.correlation for p in sure])
+    return sure, max(1.0, (CERTAIN / common) ** 2)
 
 
 def copy_findings(

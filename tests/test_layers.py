@@ -17,7 +17,16 @@ PACKAGE = Path(nrrn_fiji.__file__).parent
 # Lowest first.  A module imports from its own layer or from those above it in this list.
 LAYERS = (
     {"settings", "progress", "resources", "reports", "files"},
-    {"network", "objectives", "noise", "metrics", "resolution", "residuals", "matching"},
+    {
+        "network",
+        "objectives",
+        "noise",
+        "metrics",
+        "resolution",
+        "residuals",
+        "matching",
+        "artefacts",
+    },
     {
         "intensity",
         "tiles",
@@ -32,6 +41,7 @@ LAYERS = (
         "stack_checks",
         "noise_statistics",
         "patch_noise",
+        "stack_pairs",
     },
     {
         "volumes",
@@ -44,6 +54,8 @@ LAYERS = (
         "models",
         "registration",
         "scan_average",
+        "scan_files",
+        "scan_places",
         "scan_search",
         "training_data",
     },

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +13,11 @@ import tifffile
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from nrrn_fiji import scan_places
 from nrrn_fiji.cli import main
 from nrrn_fiji.progress import Cancelled, NoProgress
 from nrrn_fiji.register_job import register_files
+from nrrn_fiji.registration import Placement
 from nrrn_fiji.settings import RegisterSettings
 from nrrn_fiji.volumes import open_volume
 
@@ -197,6 +200,98 @@ def test_a_run_that_was_stopped_goes_on(tmp_path: Path) -> None:
     register_files(sources, tmp_path / "out.tif", QUICK, overwrite=True)
 
 
+@pytest.mark.parametrize("per_slice", [True, False])
+def test_a_run_that_was_stopped_while_it_searched_does_not_search_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, per_slice: bool
+) -> None:
+    for i, shift in enumerate(SHIFTS[:2]):
+        save(tmp_path / f"scan{i}.tif", np.stack([scan(shift, z) for z in (3, 9, 15)]), "ZYX")
+    sources = sorted(tmp_path.glob("scan?.tif"))
+    settings = RegisterSettings(transform="translation", per_slice=per_slice)
+    straight = register_files(sources, tmp_path / "straight.tif", settings)
+    searched: list[object] = []
+    real = scan_places.place_scans
+
+    def searches(*args: Any, **options: Any) -> Placement:
+        searched.append(args[0][0][0, 0])
+        return real(*args, **options)
+
+    monkeypatch.setattr(scan_places, "place_scans", searches)
+
+    class Stops(NoProgress):
+        @property
+        def cancelled(self) -> bool:
+            return len(searched) == 3
+
+    with pytest.raises(Cancelled, match=r"2 finished blocks are kept in .*same command again"):
+        register_files(sources, tmp_path / "out.tif", settings, progress=Stops())
+    assert [path.name for path in tmp_path.glob("out*")] == ["out.tif.partial"]
+    report = register_files(sources, tmp_path / "out.tif", settings)
+    assert len(searched) == 4  # the third slice was begun twice
+    for one, other in zip(report.placements, straight.placements, strict=True):
+        np.testing.assert_array_equal(one.transforms, other.transforms)
+    assert [path.name for path in tmp_path.glob("*.partial")] == []
+
+
+def test_slices_without_a_picture_do_not_stop_a_stack(tmp_path: Path) -> None:
+    told: list[str] = []
+
+    class Listens(NoProgress):
+        def message(self, text: str) -> None:
+            told.append(text)
+
+    for i, shift in enumerate(SHIFTS[:3]):
+        stack = np.stack([scan(shift, z) for z in (4, 4, 9, 15)])
+        stack[0] = 0
+        save(tmp_path / f"scan{i}.tif", stack, "ZYX")
+    sources = sorted(tmp_path.glob("scan?.tif"))
+    one = register_files(sources, tmp_path / "one.tif", QUICK, progress=Listens())
+    np.testing.assert_allclose(one.placements[0].shifts, SHIFTS[:3], atol=0.15)
+    assert not told
+    own = RegisterSettings(transform="translation", per_slice=True)
+    each = register_files(sources, tmp_path / "each.tif", own)
+    np.testing.assert_array_equal(each.placements[0].shifts, each.placements[1].shifts)
+    assert not tifffile.imread(tmp_path / "each.tif")[0].any()
+    # A slice that shows something else in every scan says nothing about a stack, and is told;
+    # it cannot have a place of its own.
+    rng = np.random.default_rng(0)
+    arrays = [tifffile.imread(source) for source in sources]
+    for array in arrays:
+        array[0] = rng.normal(100, 20, array[0].shape)
+    register_files(arrays, tmp_path / "told.tif", QUICK, progress=Listens())
+    assert len(told) == 1 and told[0].startswith("Slice 0 says nothing")
+    with pytest.raises(ValueError, match=r"^Slice 0: Only"):
+        register_files(arrays, tmp_path / "not.tif", own)
+    assert not list(tmp_path.glob("not*"))
+
+
+def test_slices_that_drift_differently_are_told_of(tmp_path: Path) -> None:
+    told: list[str] = []
+
+    class Listens(NoProgress):
+        def message(self, text: str) -> None:
+            told.append(text)
+
+    for i in range(2):
+        stack = np.stack([scan((3.0 * i * n, -2.0 * i * n), 3 + 6 * n) for n in range(3)])
+        save(tmp_path / f"scan{i}.tif", stack, "ZYX")
+    sources = sorted(tmp_path.glob("scan?.tif"))
+    register_files(sources, tmp_path / "out.tif", QUICK, progress=Listens())
+    (line,) = told
+    assert "differently from slice to slice" in line and "--per-slice" in line
+
+
+def test_scans_of_one_name_in_two_folders_are_told_apart(tmp_path: Path, files: list[Path]) -> None:
+    for folder in ("monday", "tuesday"):
+        (tmp_path / folder).mkdir()
+    files[0].rename(tmp_path / "monday" / "scan.tif")
+    files[1].rename(tmp_path / "tuesday" / "scan.tif")
+    sources = [tmp_path / "monday" / "scan.tif", tmp_path / "tuesday" / "scan.tif", files[2]]
+    report = register_files(sources, tmp_path / "out.ome.tif", QUICK)
+    assert report.names == ("monday/scan", "tuesday/scan", "scan2")
+    assert (tmp_path / "out.shifts.csv").is_file()
+
+
 def test_the_command_line(
     tmp_path: Path, files: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -217,6 +312,7 @@ def test_what_does_not_belong_together_is_refused_and_nothing_is_left(
     before = set(tmp_path.iterdir())
     for sources, message in (
         ([files[0]], "single scan"),
+        ([files[0], files[1], files[0]], "given twice"),
         ([*files, small], "one size and type"),
         ([colours], "2 channels"),
         ([files[0], tmp_path / "nowhere.tif"], "does not exist"),

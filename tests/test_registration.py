@@ -209,6 +209,16 @@ def test_without_pystackreg_the_command_to_install_it_is_told(
         place_scans(noisy_scans(DRIFT[:2]))
 
 
+def test_a_broken_pystackreg_is_not_called_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pystackreg.py").write_text("raise ImportError('DLL load failed')")
+    monkeypatch.delitem(sys.modules, "pystackreg", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ImportError, match=r"cannot be loaded \(DLL load failed\)"):
+        place_scans(noisy_scans(DRIFT[:2]))
+
+
 def test_cancelling_stops_between_scans() -> None:
     class Stops:
         done = 0.0

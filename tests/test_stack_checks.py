@@ -112,6 +112,44 @@ def test_one_jump_is_drift(stack: NDArray[np.uint8]) -> None:
 
 
 @pytest.mark.parametrize("noise", ["none", "gaussian 75"])
+def test_a_steady_drift_is_found_though_no_step_is_large(
+    stack: NDArray[np.uint8], noise: str
+) -> None:
+    drifting = np.stack(
+        [
+            ndimage.shift(image.astype(float), (-0.4 * z, 1.2 * z), order=3, mode="mirror")
+            for z, image in enumerate(stack)
+        ]
+    )
+    noisy = with_noise(np.clip(drifting, 0, 255).astype(np.uint8), noise)
+    (found,) = [f for f in check(ArraySource(noisy)) if f.kind == "drift"]
+    assert found.number == pytest.approx(np.hypot(0.4, 1.2), abs=0.4)
+    assert "in one direction (x +1." in found.sentence and "align it first" in found.sentence
+
+
+@pytest.mark.parametrize("noise", NOISES)
+def test_scans_that_lie_on_each_other_give_no_alarm(stack: NDArray[np.uint8], noise: str) -> None:
+    for z in range(0, 24, 4):
+        scans = with_noise(np.repeat(stack[[z]], 3, axis=0), noise)
+        if noise == "none":  # they would be copies
+            scans = scans + np.arange(3, dtype=np.uint8)[:, None, None]
+        assert quick_check(ArraySource(scans), scans=True) == []
+
+
+def test_two_scans_that_are_shifted_by_two_pixels_are_told_of(stack: NDArray[np.uint8]) -> None:
+    scans = with_noise(np.stack([stack[3], np.roll(stack[3], 2, axis=1)]), "gaussian 75")
+    (found,) = quick_check(ArraySource(scans), scans=True)
+    assert found.kind == "drift" and found.number == pytest.approx(2, abs=0.5)
+    assert "--keep" in found.sentence and "Align and Average Scans" in found.sentence
+
+
+def test_a_scan_that_is_there_twice_is_told_of(stack: NDArray[np.uint8]) -> None:
+    one = with_noise(stack[:1], "gaussian 75")
+    (found,) = quick_check(ArraySource(np.repeat(one, 2, axis=0)), scans=True)
+    assert found.kind == "duplicate"
+
+
+@pytest.mark.parametrize("noise", ["none", "gaussian 75"])
 def test_missing_slices_are_found_where_they_are(stack: NDArray[np.uint8], noise: str) -> None:
     gap = np.delete(with_noise(stack, noise), [11, 12, 13], axis=0)
     (found,) = check(ArraySource(gap))

@@ -23,6 +23,7 @@ from ..noise_job import check_noise, noise_spans, noisy_slice
 from ..outputs import readable_size
 from ..progress import Cancelled, NoProgress, Progress
 from ..settings import DenoiseSettings, NoiseSettings
+from ..stack_checks import warn
 from ..volumes import StackSource
 from .datasets import ImgPlusVolume, ImgPlusWriter
 from .images import ImagePlusVolume, ImagePlusWriter, volume_of
@@ -108,6 +109,8 @@ def denoise_image(
         progress.message(
             f"{volume.name} has one slice and no neighbours: it is denoised from itself alone."
         )
+    elif settings.images > 1:
+        warn(StackSource(volume), progress, scans=settings.scans)
     with ExitStack() as unfinished:
         writers = make_writers(
             volume,
