@@ -60,7 +60,7 @@ def examine(fiji: Path | None = None) -> Report:
     findings: list[Finding] = []
     for name, look in (
         ("Python", python),
-        ("torch", torch),
+        ("PyTorch", torch),
         ("models", models),
         ("bridge to Java", bridge),
         ("Fiji", lambda: fiji_and_java(fiji)),
@@ -74,7 +74,7 @@ def examine(fiji: Path | None = None) -> Report:
     elif lines:
         lines.append("Stacks can be denoised here; the above is needed for ImageJ and Fiji alone.")
     else:
-        lines.append("Everything is there.")
+        lines.append("Everything is there. Open Fiji with: nrrn fiji")
     return Report(
         "\n".join(lines),
         {
@@ -108,7 +108,7 @@ def looked(name: str, look: Callable[[], Iterator[Finding]]) -> list[Finding]:
                 name,
                 f"{type(error).__name__}: {error}",
                 "install nrrn-fiji again in a fresh environment, and report this if it stays.",
-                needed=name in ("Python", "torch", "models"),
+                needed=name in ("Python", "PyTorch", "models"),
             )
         )
     return findings
@@ -133,17 +133,19 @@ def torch() -> Iterator[Finding]:
         import torch as library
     except (ImportError, OSError) as error:  # OSError: one of its own libraries is missing
         yield Finding(
-            "torch", f"not usable ({error})", "run: python -m pip install torch", needed=True
+            "PyTorch", f"not usable ({error})", "run: python -m pip install torch", needed=True
         )
         return
-    yield Finding("torch", str(library.__version__))
+    yield Finding("PyTorch", str(library.__version__))
     from .device import choose_device, describe
 
     best = choose_device(None)
     names = [f"cuda:{number}" for number in range(library.cuda.device_count())]
     for device in dict.fromkeys([best, *map(library.device, names), library.device("cpu")]):
-        taken = ", taken when nothing else is asked for" if device == best else ""
+        taken = ", used unless you choose another" if device == best else ""
         yield Finding("device", f"{describe(device)}{taken}")
+    if best.type == "cpu":
+        yield Finding("GPU", "none that PyTorch can use: the processor computes, which is slower")
 
 
 def models() -> Iterator[Finding]:
@@ -205,9 +207,9 @@ def fiji_and_java(named: Path | None) -> Iterator[Finding]:
     )
     for answer in answers:
         if isinstance(answer, str):
-            yield Finding("Java", f"{answer} (passed over)")
+            yield Finding("Java", f"{answer} (not used)")
             continue
-        use = "taken" if answer is taken else f"not used: {answer.problem or 'another comes first'}"
+        use = "used" if answer is taken else f"not used: {answer.problem or 'another comes first'}"
         yield Finding(
             "Java", f"{answer.version_text} in {answer.home}, from {answer.origin} ({use})"
         )
@@ -226,7 +228,12 @@ def fiji_and_java(named: Path | None) -> Iterator[Finding]:
             "all the same.",
         )
     if not installed.has_screen():
-        yield Finding("screen", "none: macros run (nrrn macro), windows cannot open")
+        yield Finding(
+            "screen",
+            "none",
+            "log in with a desktop to open Fiji; macros (nrrn macro) and all other commands need "
+            "no screen.",
+        )
 
 
 def contents(folder: Path) -> str:
@@ -245,4 +252,4 @@ def plain_imagej() -> Iterator[Finding]:
 
     there = cached_imagej()
     text = "ready" if there else "will be fetched from Maven Central when it is first used (3 MB)"
-    yield Finding("plain ImageJ", f"1.54p, {text}")
+    yield Finding("plain ImageJ", f"1.54p, {text}; open it with: nrrn fiji --imagej")

@@ -41,8 +41,10 @@ def test_without_java_and_fiji_stacks_can_be_denoised_all_the_same(
     code, found, last = run(capsys)
     assert code == 0
     assert "Stacks can be denoised here" in last
-    assert found["torch"][0]["state"] == "ok"
+    assert found["PyTorch"][0]["state"] == "ok"
     assert any(one["found"].startswith("cpu") for one in found["device"])
+    assert found["screen"][0]["state"] == "missing"
+    assert "need no screen" in found["screen"][0]["advice"]
     assert found["Fiji"][0]["state"] == "missing"
     assert "--fiji DIR" in found["Fiji"][0]["advice"]
     assert found["Java"][0]["state"] == "missing"
@@ -99,7 +101,7 @@ def test_one_broken_part_does_not_hide_the_others(
     assert code == 0
     assert "KeyError: 'a fault'" in found["Fiji"][0]["found"]
     assert "plain ImageJ" in found
-    assert "torch" in found
+    assert "PyTorch" in found
 
 
 def test_a_column_for_people(bare: Path, capsys: pytest.CaptureFixture[str]) -> None:
