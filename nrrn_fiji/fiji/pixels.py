@@ -1,22 +1,22 @@
 """Grey values between Java's arrays and NumPy's, at the speed of memory.
 
-A piece at a time goes through a small NIO buffer that stays in the processor's cache.  A buffer
-laid over the destination itself would save that step, but JPype lets go of the memory under such a
-buffer only when Java next collects garbage: a large stack that is read slab by slab would stay in
-memory as a whole.  Large slabs are copied by two threads, each with a buffer of its own.
+Java copies them in one go, through an NIO buffer over NumPy's own memory.  JPype lets go of what
+such a buffer was made from only when Java next collects garbage: a large stack that is read slab by
+slab would stay in memory as a whole.  So the buffer is made from the mere address, and used for one
+copy.  Large slabs are copied by two threads.
 
-This module must never keep anything alive that it was given, and needs Java to run before
-anything here is called.
+This module must never keep anything alive that it was given, never use a buffer after the call
+that made it, and needs Java to run before anything here is called.
 
 Source: ``java.nio.ByteBuffer``; measured by ``benchmarks/fiji_pixels.py``.
 """
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -43,28 +43,10 @@ JAVA_TYPES: dict[str, tuple[Any, str]] = {
     "float32": (jpype.JFloat, "asFloatBuffer"),
     "float64": (jpype.JDouble, "asDoubleBuffer"),
 }
-PIECE_BYTES = 1 << 18
-"""Of the buffer between the two sides: below this calls cost time, above it the cache is left."""
+PIECE_BYTES = 1 << 30
+"""Of a buffer; Java counts its bytes with 31 bits."""
 WORTH_TWO_THREADS = 8 << 20
 """Bytes; fewer are copied before a second thread has begun."""
-
-
-class _Buffers(threading.local):
-    """Of each thread the NIO buffers by dtype, each with the array over whose memory it lies."""
-
-    def __init__(self) -> None:
-        self.made: dict[str, tuple[Array, Any]] = {}
-
-    def of(self, dtype: np.dtype[Any]) -> tuple[Array, Any]:
-        if dtype.name not in self.made:
-            piece = np.zeros(PIECE_BYTES // dtype.itemsize, dtype)
-            order = jpype.JClass("java.nio.ByteOrder").nativeOrder()
-            buffer = jpype.nio.convertToDirectBuffer(piece.view(np.int8)).order(order)
-            self.made[dtype.name] = piece, getattr(buffer, JAVA_TYPES[dtype.name][1])()
-        return self.made[dtype.name]
-
-
-_buffers = _Buffers()
 
 
 @functools.cache
@@ -96,24 +78,39 @@ def pixels_from_java(out: Array, pixels: Any, offset: int = 0) -> None:
             f"pixels is a {type(pixels).__name__} of {len(pixels)}, but a {wanted.__name__} of "
             f"{offset + out.size} or more is needed: convert the image to one type first."
         )
-    piece, buffer = _buffers.of(out.dtype)
-    flat = out.reshape(-1)
-    for start in range(0, flat.size, piece.size):
-        count = min(piece.size, flat.size - start)
-        buffer.clear()
+    if not (out.flags.c_contiguous and out.flags.writeable and out.dtype.isnative):
+        raise ValueError(
+            "out is an array with gaps, that cannot be written to, or of another machine's byte "
+            "order: give a new contiguous one."
+        )
+    for start, count, buffer in _buffers(out):
         buffer.put(pixels, offset + start, count)
-        flat[start : start + count] = piece[:count]
 
 
 def pixels_to_java(plane: Array, pixels: Any, offset: int = 0) -> None:
     """Copy pixels into a Java array, bit by bit; the inverse of :func:`pixels_from_java`."""
-    piece, buffer = _buffers.of(plane.dtype)
-    flat = plane.reshape(-1)
-    for start in range(0, flat.size, piece.size):
-        count = min(piece.size, flat.size - start)
-        piece[:count] = flat[start : start + count]
-        buffer.clear()
+    whole = np.ascontiguousarray(plane, plane.dtype.newbyteorder("="))
+    for start, count, buffer in _buffers(whole):
         buffer.get(pixels, offset + start, count)
+
+
+def _buffers(array: Array) -> Iterator[tuple[int, int, Any]]:
+    """Lay NIO buffers over a contiguous array, which must outlive their use.
+
+    Yields
+    ------
+    tuple
+        The first pixel and the number of pixels of a piece, and the buffer over it.
+    """
+    order = jpype.JClass("java.nio.ByteOrder").nativeOrder()
+    view = JAVA_TYPES[array.dtype.name][1]
+    size, most = array.dtype.itemsize, PIECE_BYTES // array.dtype.itemsize
+    for start in range(0, array.size, most):
+        count = min(most, array.size - start)
+        memory = (ctypes.c_byte * (count * size)).from_address(array.ctypes.data + start * size)
+        piece = np.frombuffer(memoryview(memory), np.int8)  # JPype does not know ctypes' own types
+        buffer = jpype.nio.convertToDirectBuffer(piece).order(order)
+        yield start, count, getattr(buffer, view)()
 
 
 @functools.cache

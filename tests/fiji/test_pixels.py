@@ -13,10 +13,14 @@ from nrrn_fiji.fiji import jvm
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", "float32", "float64"])
-def test_a_plane_of_several_pieces_both_ways(app: jvm.ImageJ, dtype: str) -> None:
-    from nrrn_fiji.fiji.pixels import PIECE_BYTES, java_array, pixels_from_java, pixels_to_java
+def test_a_plane_of_several_pieces_both_ways(
+    app: jvm.ImageJ, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nrrn_fiji.fiji import pixels as module
+    from nrrn_fiji.fiji.pixels import java_array, pixels_from_java, pixels_to_java
 
-    width = PIECE_BYTES // np.dtype(dtype).itemsize + 7
+    monkeypatch.setattr(module, "PIECE_BYTES", 1000)
+    width = 1000 // np.dtype(dtype).itemsize + 7
     plane = np.random.default_rng(1).integers(0, 127, (2, width)).astype(dtype)
     pixels = java_array(plane.size + 3, plane.dtype)
     pixels_to_java(plane, pixels, 3)
@@ -31,6 +35,22 @@ def test_a_plane_of_several_pieces_both_ways(app: jvm.ImageJ, dtype: str) -> Non
     assert np.array_equal(out, plane)
     with pytest.raises(ValueError, match=f"but a .* of {plane.size + 4} or more is needed"):
         pixels_from_java(out, pixels, 4)
+
+
+def test_arrays_that_are_no_plain_memory(app: jvm.ImageJ) -> None:
+    from nrrn_fiji.fiji.pixels import java_array, pixels_from_java, pixels_to_java
+
+    plane = np.arange(24, dtype=np.uint16).reshape(4, 6)
+    pixels = java_array(6, plane.dtype)
+    pixels_to_java(plane[::2, ::2], pixels)
+    assert list(pixels) == [0, 2, 4, 12, 14, 16]
+    pixels_to_java(plane[:1].astype(">u2"), pixels)
+    assert list(pixels) == [0, 1, 2, 3, 4, 5]
+    fixed = np.zeros((2, 3), np.uint16)
+    fixed.flags.writeable = False
+    for out in (np.zeros((2, 6), np.uint16)[:, ::2], np.zeros((2, 3), ">u2"), fixed):
+        with pytest.raises(ValueError, match="give a new contiguous one"):
+            pixels_from_java(out, pixels)
 
 
 def test_memory_is_let_go_of_at_once(app: jvm.ImageJ) -> None:
