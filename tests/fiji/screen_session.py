@@ -15,8 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jpype
 import numpy as np
 import user
+from scipy import ndimage
 from user import java
 
 import nrrn_fiji
@@ -28,6 +30,8 @@ running.show(app)
 
 PICTURES = Path(sys.argv[2])
 IJ = java("ij.IJ")
+DRIFT = (0, 2, 5, 9)
+"""Of scans, downwards in pixels."""
 SECONDS_TO_SETTLE = 5.0
 """A Fiji that has just opened still runs macros of its own, and greets its user."""
 
@@ -296,6 +300,33 @@ def add_noise() -> dict[str, Any]:
     return {"deviation": float(added[..., 22:42].std())}  # where nothing is clipped
 
 
+def align() -> dict[str, Any]:
+    """Align and Average Scans… of a slice that drifts: the average, and the plot of its shifts."""
+    rng = np.random.default_rng(0)
+    image = ndimage.gaussian_filter(rng.normal(0, 1, (90, 90)), 3)
+    image = 128 + 40 * image / image.std()
+    stack = java("ij.ImageStack")(64, 64)
+    for drift in DRIFT:
+        part = image[drift : drift + 64, 4 : 4 + 64] + rng.normal(0, 5, (64, 64))
+        pixels = np.clip(np.rint(part), 0, 255).astype(np.uint8)
+        stack.addSlice(f"drift {drift}", jpype.JArray(jpype.JByte)(pixels.view(np.int8).ravel()))
+    java("ij.ImagePlus")("scans", stack).show()
+    user.choose("Align and Average Scans...")
+    asked = user.dialog("Align and Average Scans")
+    user.fill(asked, Transform="translation", Keep=True)
+    keep("align-dialog")
+    user.close(asked)
+    average, aligned = user.image("scans-average"), user.image("scans-aligned")
+    plot = user.window("Shifts of scans").getPlot()
+    keep("align")
+    down = plot.getDataObjectArrays(1)[1]
+    return {
+        "sizes": [int(average.getStackSize()), int(aligned.getStackSize())],
+        "shifts": [float(shift) for shift in down],
+        "active": str(java("ij.WindowManager").getCurrentImage().getTitle()),
+    }
+
+
 def models() -> dict[str, Any]:
     """Models…: the list and one card."""
     user.choose("Models...")
@@ -330,6 +361,7 @@ SCENES: tuple[Callable[[], dict[str, Any]], ...] = (
     compare,
     measure,
     add_noise,
+    align,
     models,
     show_help,
 )

@@ -153,6 +153,12 @@ def test_add_noise(seen: dict[str, Any]) -> None:
     assert seen["deviation"] == pytest.approx(25, abs=1.5)
 
 
+def test_align(seen: dict[str, Any]) -> None:
+    assert seen["sizes"] == [1, 4]
+    assert seen["shifts"] == pytest.approx([0, -2, -5, -9], abs=0.3)
+    assert seen["active"] == "scans-average"
+
+
 def test_models(seen: dict[str, Any]) -> None:
     assert "tiny" in seen["list"]
     assert "fibsem-medulla" in seen["list"]
