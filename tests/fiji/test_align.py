@@ -114,6 +114,30 @@ def test_the_plot_shows_the_shifts(app: jvm.ImageJ, java: Any, scans: Path) -> N
     np.testing.assert_array_equal(pixels(imp), before)
 
 
+def test_scans_that_drifted_are_told_of_before_they_are_denoised(
+    app: jvm.ImageJ, java: Any, scans: Path, tmp_path: Path
+) -> None:
+    from nrrn_fiji.fiji.jobs import denoise_image
+    from nrrn_fiji.models import save_model
+    from nrrn_fiji.network import NRRN
+    from nrrn_fiji.progress import NoProgress
+    from nrrn_fiji.settings import DenoiseSettings
+
+    told: list[str] = []
+
+    class Listens(NoProgress):
+        def message(self, text: str) -> None:
+            told.append(text)
+
+    model = tmp_path / "tiny.safetensors"
+    save_model(model, NRRN(units=1, maps=4), {})
+    imp = java("ij.IJ").openImage(str(scans))
+    three = java("ij.plugin.Duplicator")().run(imp, 1, 3)
+    denoise_image(three, model, DenoiseSettings(scans=True), progress=Listens())
+    (line,) = (text for text in told if "shifted against each other" in text)
+    assert "Plugins > NRRN > Align and Average Scans" in line
+
+
 def test_what_is_no_stack_of_scans_is_refused(app: jvm.ImageJ) -> None:
     for text, message in (
         ('newImage("one", "8-bit ramp", 90, 90, 1);', "at least 2"),
