@@ -36,7 +36,7 @@ from scipy import ndimage
 from nrrn_fiji import TrainSettings, load_model, training, triplets
 from nrrn_fiji.metrics import psnr
 from nrrn_fiji.network import NRRN
-from nrrn_fiji.noise import add_noise
+from nrrn_fiji.noise import add_noise, noise_variance
 from nrrn_fiji.train_job import start_from
 from nrrn_fiji.triplets import TrainingStack, TripletSampler
 
@@ -98,7 +98,30 @@ def psnr_loss(network: NRRN, batch: triplets.Batch, settings: TrainSettings) -> 
     return (((a + b) / 2 - target).square().mean((1, 2, 3)) + 2e-4).log().mean()
 
 
-MASKED: dict[str, Any] = {"objective": "masked"}
+class ToldLevel(torch.nn.Module):
+    """A first layer that sees, beside the image, the deviation of its noise."""
+
+    def __init__(self, maps: int):
+        super().__init__()
+        self.convolution = torch.nn.Conv2d(2, maps, kernel_size=3, padding=1)
+        self.deviation = torch.zeros(1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """(B, 1, H, W) -> (B, C, H, W)."""
+        deviation = self.deviation.reshape(-1, 1, 1, 1).expand_as(image)
+        return self.convolution(torch.cat([image, deviation], dim=1))
+
+
+def told_loss(network: NRRN, batch: triplets.Batch, settings: TrainSettings) -> torch.Tensor:
+    """The usual loss of a network that is told the true noise of every sample."""
+    variance = 1 / torch.from_numpy(batch.weight) - triplets.VARIANCE_FLOOR
+    network.W0.deviation = variance.clamp(min=0).sqrt().repeat(2, 1, 1, 1)
+    return usual_loss(network, batch, settings)
+
+
+usual_loss = training.objective_value
+
+MASKED: dict[str, Any] = {"objective": "masked", "mask": 0.06}
 SYNTHETIC: dict[str, Any] = {
     "objective": "clean",
     "poisson": (1, 50),
@@ -134,6 +157,10 @@ CHOICES: dict[str, Choices] = {
         "log of the error": (
             SYNTHETIC,
             lambda: mock.patch.object(training, "objective_value", psnr_loss),
+        ),
+        "told the noise level": (
+            SYNTHETIC,
+            lambda: mock.patch.object(training, "objective_value", told_loss),
         ),
         "2 units x 24 maps": (SYNTHETIC | {"units": 2, "maps": 24}, None),
         "4 units": (SYNTHETIC | {"units": 4}, None),
@@ -182,6 +209,9 @@ def scored_on_levels(network: NRRN, clean: Image) -> dict[str, float]:
             noisy = [
                 add_noise(image, **level, rng=rng, clip=True) for image in clean[z - 1 : z + 2]
             ]
+            if isinstance(network.W0, ToldLevel):
+                variance = noise_variance(float(clean[z].mean()), **level)
+                network.W0.deviation = torch.tensor([variance]).sqrt()
             scores.append(psnr(clean[z], denoised(network, np.stack(noisy))))
         results[label] = float(np.mean(scores))
     return results
@@ -239,6 +269,8 @@ def main() -> None:
         assert settings.units is not None and settings.maps is not None
         torch.manual_seed(0)
         network = NRRN(settings.units, settings.maps)
+        if name == "told the noise level":
+            network.W0 = ToldLevel(settings.maps)
         if args.start:
             start_from(network, load_model(args.start).network)
         start = time.monotonic()

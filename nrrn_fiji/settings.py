@@ -293,7 +293,7 @@ class TrainSettings(Checked):
         expert=True,
     )
     mask: float = setting(
-        0.06,
+        0.15,
         label="Masked fraction",
         help="Fraction of the centre's pixels that the masked objective replaces.",
         minimum=0.001,

@@ -87,7 +87,7 @@ class SampleSettings:
     gaussian: tuple[float, float] | None = None
     levels: str = "spread"
     clipped: float = 0.0
-    mask: float = 0.06
+    mask: float = 0.15
     mask_shape: str | None = None
     seed: int = 0
 
