@@ -355,14 +355,14 @@ def test_a_file_says_with_what_a_run_went_on(
 SMALL_HEAP = """
 from pathlib import Path
 from nrrn_fiji.fiji import jvm
-app = jvm.start(imagej=True, memory=150)
+app = jvm.start(imagej=True, memory=64)
 import jpype, tempfile
 from nrrn_fiji.fiji.app import run_macro
 tempfile.tempdir = FOLDER
 title = run_macro(app, '''
-newImage("big", "8-bit ramp", 1000, 1000, 70);
+newImage("big", "8-bit ramp", 1000, 1000, 28);
 run("Denoise Stack...", "model=[MODEL]");
-setSlice(70);
+setSlice(28);
 return getTitle() + " " + nSlices + " " + getValue(500, 500);''')
 print("made:", title)
 imp = jpype.JClass("ij.WindowManager").getCurrentImage()
@@ -388,11 +388,11 @@ def test_a_java_with_little_memory(in_new_python: Run, model: str, tmp_path: Pat
     done = in_new_python(source)
     assert done.returncode == 0, done.stderr
     said = done.stdout
-    assert f"70.0 MB left for big-denoised: its pixels go into the file {tmp_path}" in said
-    assert "made: big-denoised 70 " in said
+    assert f"28.0 MB left for big-denoised: its pixels go into the file {tmp_path}" in said
+    assert "made: big-denoised 28 " in said
     assert "virtual: True" in said
     assert "full: java.lang.OutOfMemoryError" in said
     assert "said: Java's memory is full: close images" in said
     assert "alive: big-denoised" in said
     assert "Traceback" not in done.stderr
-    assert tifffile.memmap(tmp_path / "big-denoised.tif").shape == (70, 1000, 1000)
+    assert tifffile.memmap(tmp_path / "big-denoised.tif").shape == (28, 1000, 1000)
