@@ -1,6 +1,6 @@
 """Which peak learning rate suits which network of the study: equal short trainings.
 
-    python benchmarks/learning_rates.py STACK.tif [--kind nrrn --kind unet-mean] [--rates 0.001,0.003]
+    python benchmarks/learning_rates.py STACK.tif [--kind nrrn] [--rates 0.001,0.003]
 
 Every line is one training of ``--steps`` steps with synthetic noise of all levels on clean slices;
 PSNR in dB at the eight noise levels of the study, mean over four slices of the last tenth of STACK,
