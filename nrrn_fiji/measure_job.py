@@ -189,7 +189,16 @@ def spread_picture(found: Sequence[Measured]) -> bytes:
             assert m.profile is not None
             grid[0, 1].plot(m.profile, color=colour, linewidth=1.2, label=m.title)
         grid[0, 1].set_xlabel("Pixels along the line", fontsize=9, color=INK)
-        grid[0, 1].legend(frameon=False, fontsize=9, labelcolor=INK)
+        grid[0, 1].set_ylabel("Grey value", fontsize=9, color=INK)
+        # Above the profiles, where it hides nothing.
+        grid[0, 1].legend(
+            frameon=False,
+            fontsize=9,
+            labelcolor=INK,
+            loc="lower right",
+            bbox_to_anchor=(1, 1),
+            ncols=2,
+        )
         plain(grid[0, 1])
     content = io.BytesIO()
     figure.savefig(content, format="png")

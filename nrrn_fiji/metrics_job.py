@@ -23,11 +23,12 @@ from .measure_job import Source, checked_output, parse_corners
 from .metrics import PAPER_WINDOW, SSIM_WINDOW, line_iqr, psnr, ssim
 from .noise_statistics import fit_noise, noise_correlation, noise_level, sampled_slices
 from .progress import Cancelled, NoProgress, Progress
-from .quality import PAIRS, middle_part, whole
+from .quality import PAIRS
 from .quality_page import pixel_of, resolution_text
 from .reports import Report, Table
 from .resolution import SMALLEST_EDGE, RingCorrelation, ring_correlation, split_correlation
 from .stack_checks import check
+from .stack_pairs import middle_part, whole
 from .volumes import StackSource, Volume, open_volume
 
 __all__ = ["metrics_files"]
@@ -263,11 +264,13 @@ def alone(
         )
         denoised = (volume.provenance or {}).get("command", "") == "denoise"
         meaning = "single slices, threshold 1/7 (half-bit in --json)"
+        text = resolution_text(found, pixel_of(volume))
         if denoised:
-            meaning = "means nothing: the image was denoised, so its halves agree anyway"
+            text = "not given"
+            meaning = "it would mean nothing: the image was denoised, so its halves agree anyway"
         elif not found.trusted:
             meaning += "; too good, because the noise is correlated"
-        rows.append(("resolution", resolution_text(found, pixel_of(volume)), meaning))
+        rows.append(("resolution", text, meaning))
         data["ring_correlation"] = {
             **curve(found),
             "trusted": found.trusted and not denoised,

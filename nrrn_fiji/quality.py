@@ -13,12 +13,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .intensity import Source, fill_invalid, invalid_mask
+from .artefacts import Lines, lines
+from .intensity import Source
 from .matching import Match, match
 from .noise_statistics import (
     NoiseCorrelation,
@@ -33,17 +34,14 @@ from .patch_noise import PATCH, autocorrelation
 from .progress import Cancelled, NoProgress, Progress
 from .residuals import APART, Detail, detail, local_correlation, shared, shared_power
 from .resolution import SMALLEST_EDGE, RingCorrelation, split_correlation
+from .stack_pairs import Both, Middle, middle_part
 
-__all__ = ["Both", "GreyShift", "PerSlice", "Quality", "assess"]
+__all__ = ["GreyShift", "PerSlice", "Quality", "assess"]
 
 Array = NDArray[np.float64]
 
 PAIRS = 8
 """Pairs of slices, three apart, that are compared on rings of spatial frequency."""
-
-WINDOW = 768
-"""Edge in pixels of the part in the middle of a slice that spectra and patches are taken from:
-of 32 slices these are 150 MB."""
 
 MOST_SLICES = 2000
 """Slices whose removed noise is measured; of deeper stacks as many, evenly spread."""
@@ -131,6 +129,8 @@ class Quality:
     """Whether both stacks show the same; None if they are equal or too small."""
     neighbours: tuple[float, float]
     """Correlation of direct neighbours in what was removed: over all, and in flat patches."""
+    lines: Lines | None
+    """Stripes and seams; None if the slices are too small, or padded."""
     split: RingCorrelation | None
     """Fourier ring correlation of single noisy slices; None if they are too small."""
     shift: GreyShift
@@ -148,58 +148,6 @@ class Quality:
         """Standard deviation over mean of the tiles."""
         mean = float(np.nanmean(self.tiles))
         return float(np.nanstd(self.tiles)) / mean if mean > 0 else 0.0
-
-
-class Middle(NamedTuple):
-    """The middle of a noisy and of a denoised slice, as float64, holes filled."""
-
-    noisy: Array
-    denoised: Array
-    valid: NDArray[np.bool_] | None
-    """Where both hold an image; None for everywhere."""
-
-
-class Both:
-    """Both stacks, slice by slice."""
-
-    def __init__(self, noisy: Source, denoised: Source):
-        if tuple(noisy.shape) != tuple(denoised.shape):
-            raise ValueError(
-                f"The denoised stack is {tuple(denoised.shape)} (Z, Y, X), but the noisy one is "
-                f"{tuple(noisy.shape)}: give a stack and its own denoised form."
-            )
-        self.noisy, self.denoised = noisy, denoised
-        self.shape = noisy.shape
-
-    def read(self, z: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_] | None]:
-        """Return a noisy slice and the denoised one, in their own types, and where both are valid;
-        None for everywhere."""
-        one, other = (s.read(z, z + 1)[0] for s in (self.noisy, self.denoised))
-        masks = [m for m in map(invalid_mask, (one, other)) if m is not None]
-        return one, other, ~np.logical_or.reduce(masks) if masks else None
-
-    def middle(self, z: int) -> Middle:
-        """Return the middle of both slices."""
-        one, other, valid = self.read(z)
-        part = middle_part(one.shape)
-        inside = None if valid is None else valid[part].copy()
-        holes = None if inside is None else ~inside
-        return Middle(whole(one[part], holes), whole(other[part], holes), inside)
-
-
-def middle_part(shape: tuple[int, ...]) -> tuple[slice, slice]:
-    """Return the middle of a slice (Y, X), at most :data:`WINDOW` pixels wide and high."""
-    y, x = ((edge - min(edge, WINDOW)) // 2 for edge in shape)
-    return slice(y, y + WINDOW), slice(x, x + WINDOW)
-
-
-def whole(image: NDArray[Any], invalid: NDArray[np.bool_] | None) -> Array:
-    """Return a copy as float64 without holes; all 0 if nothing is valid."""
-    if invalid is None or not invalid.any():
-        return np.array(image, np.float64)
-    if invalid.all():
-        return np.zeros(image.shape)
-    return np.asarray(fill_invalid(image, invalid), np.float64)
 
 
 def assess(
@@ -263,6 +211,7 @@ def assess(
         removed_alike=found.get("alike"),
         removed_structure=found.get("structure"),
         match=found.get("match"),
+        lines=found.get("lines"),
         removed_like_kept=found.get("like_kept", 0.0),
         neighbours=found.get("neighbours", (0.0, 0.0)),
     )
@@ -392,6 +341,15 @@ def compared(both: Both, reasons: dict[str, str]) -> dict[str, Any]:
         found["noise_left"] = found["sigma"][1] / found["sigma"][0]
     else:
         reasons["noise left"] = "There are no flat patches of 16 × 16 pixels."
+    if min(noisy.shape[1:]) < 2 * SMALLEST_EDGE:
+        reasons["lines"] = (
+            f"Slices are smaller than {2 * SMALLEST_EDGE} × {2 * SMALLEST_EDGE} pixels."
+        )
+    else:
+        rows, columns = middle_part(both.shape[1:])
+        found["lines"] = lines(unpadded(both), origin=(rows.start, columns.start))
+        if found["lines"] is None:
+            reasons["lines"] = "All slices are padded: cut the padding away."
     expected = ratio = None
     if together == 1:
         reasons["detail"] = (
@@ -437,6 +395,14 @@ def beside(both: Both) -> Iterator[tuple[dict[int, Array], Array]]:
         z = first + part.start
         around = {step: both.middle(z + step) for step in (-1, 0, 1) if 0 <= z + step < depth}
         yield {step: middle.noisy for step, middle in around.items()}, around[0].denoised
+
+
+def unpadded(both: Both) -> Iterator[tuple[Array, Array]]:
+    """Return noisy and denoised slices, those without padding alone: its edge is no seam."""
+    for part in sampled_slices(both.shape[0], 2 * PAIRS):
+        noisy, denoised, valid = both.middle(part.start)
+        if valid is None:
+            yield noisy, denoised
 
 
 def with_brightness(clean: Array, levels: tuple[float, Array, Array]) -> Array:

@@ -20,7 +20,7 @@ from .files import write_whole
 from .measure_job import Source, checked_output
 from .pages import Figure, Section, Verdict, page
 from .progress import NoProgress, Progress
-from .quality import Both, Quality, assess
+from .quality import Quality, assess
 from .quality_plots import (
     correlation_picture,
     kept_picture,
@@ -33,6 +33,7 @@ from .reports import Report, Table
 from .residuals import APART
 from .resolution import RingCorrelation
 from .stack_checks import check, findings_table
+from .stack_pairs import Both
 from .verdicts import PERIODS, overall, verdicts
 from .volumes import StackSource, Volume, open_volume
 
@@ -168,6 +169,14 @@ def numbers(quality: Quality) -> dict[str, Any]:
         }
         if quality.match
         else None,
+        "lines": {
+            "before": quality.lines.before,
+            "after": quality.lines.after,
+            "added": quality.lines.added,
+            "seams": quality.lines.seams,
+        }
+        if quality.lines
+        else None,
         "unevenness": quality.unevenness,
         "outlying_slices": quality.slices.outliers,
         "noise": {
@@ -286,7 +295,7 @@ def structure_section(quality: Quality) -> Section:
                 wide=False,
             ),
         ],
-        table=Table(("size of detail (period)", "contrast kept"), tuple(rows)),
+        table=Table(("size of detail (period)", "contrast kept (100 % = all)"), tuple(rows)),
         notes=[
             f"Removed grey values of slices {APART} apart correlate by "
             f"{quality.removed_alike or 0:.3f} (noise alone: 0); removed and kept ones of the same "
@@ -304,21 +313,31 @@ def structure_section(quality: Quality) -> Section:
 
 def noise_section(quality: Quality) -> Section:
     """Return the section on the noise of the noisy stack."""
-    rows: list[tuple[str, str]] = []
+    rows: list[tuple[str, str, str]] = []
     notes: list[str] = []
     fit, correlation, split = quality.fit, quality.correlation, quality.split
     if fit is not None:
-        rows.append(("strength at middle brightness", f"{fit.sigma:.3g} grey levels"))
         rows.append(
-            ("variance = gain × mean + constant", f"{fit.gain:.3g} × mean {fit.constant:+.3g}")
+            (
+                "strength",
+                f"{fit.sigma:.3g} grey levels",
+                "standard deviation in flat areas of middle brightness",
+            )
         )
-        rows.append(("strength and brightness", fit.kind))
+        rows.append(("variance", f"{fit.gain:.3g} × mean {fit.constant:+.3g}", fit.kind))
     if correlation is not None:
         for axis in ("x", "y", "z"):
             lags = getattr(correlation, axis)
             if lags is not None:
                 text = ", ".join(f"{value:.2f}" for value in lags if np.isfinite(value))
-                rows.append((f"correlation 1, 2, 3 pixels apart along {axis}", text))
+                apart = "slices" if axis == "z" else "pixels"
+                rows.append(
+                    (
+                        f"correlation along {axis}",
+                        text,
+                        f"1, 2, 3 {apart} apart; 0 = independent, 1 = the same",
+                    )
+                )
         if correlation.strongest > 0.1:
             notes.append(
                 "The noise of neighbouring pixels is alike, so a mask of single pixels in training "
@@ -326,7 +345,12 @@ def noise_section(quality: Quality) -> Section:
             )
     if split is not None:
         rows.append(
-            ("resolution of a single noisy slice (1/7)", resolution_text(split, quality.voxel))
+            (
+                "resolution",
+                resolution_text(split, quality.voxel),
+                "the finest detail of a single slice above its noise, by Fourier ring correlation "
+                "of the split image (threshold 1/7)",
+            )
         )
         if not split.trusted:
             notes.append(
@@ -337,7 +361,9 @@ def noise_section(quality: Quality) -> Section:
         "For the denoised stack no such resolution is given: a split denoised image always agrees "
         "with itself, whatever it shows."
     )
-    return Section("The noise", table=Table(("noisy stack", ""), tuple(rows)), notes=notes)
+    return Section(
+        "The noise", table=Table(("noisy stack", "measured", "meaning"), tuple(rows)), notes=notes
+    )
 
 
 def resolution_text(found: RingCorrelation, pixel: tuple[float, str] | None) -> str:

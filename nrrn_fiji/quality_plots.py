@@ -196,6 +196,7 @@ def slices_picture(quality: Quality) -> bytes:
     lower.set_ylim(-reach, reach)
     lower.set_ylabel("Mean change", fontsize=9, color=INK)
     lower.set_xlabel("Slice", fontsize=9, color=INK)
+    lower.xaxis.get_major_locator().set_params(integer=True)
     for axes in (upper, lower):
         plain(axes)
     return png(figure)

@@ -51,6 +51,9 @@ SHIFT = (0.01, 0.05)
 to 0.05, and single grey levels by 0.11."""
 SHIFT_BY_LEVEL = 0.03
 """The same at any one grey level; where little was clipped models move them by 0.02 at most."""
+STRIPES = (0.005, 0.015)
+"""Share of the grey range by which brightness of whole rows or columns varies more than before:
+models to 0.002; stripes of 0.02 can be seen anywhere."""
 FEW_SLICES = 5
 """Slices below which none can be said to stand out."""
 UNEVEN = (0.15, 0.30)
@@ -83,6 +86,11 @@ def light(value: float, good: float, bad: float) -> str:
     return "warn" if sign * value < sign * bad else "bad"
 
 
+def grey_digits(span: float) -> int:
+    """Return how many decimals a thousandth of a grey range has, or more."""
+    return max(0, 3 - int(np.floor(np.log10(span))))
+
+
 def percent(share: float) -> str:
     """Return a share as a text."""
     return f"{100 * share:.0f} %"
@@ -91,8 +99,8 @@ def percent(share: float) -> str:
 def verdicts(quality: Quality) -> dict[str, Verdict]:
     """Return a judgement in plain words for each number, by its key.
 
-    Keys are "match", "noise", "detail", "structure", "shift", "tiles" and "slices"; "noise" alone
-    if nothing was changed, and "match" alone if the stacks do not belong together.
+    Keys are "match", "noise", "detail", "structure", "shift", "lines", "tiles" and "slices";
+    "noise" alone if nothing was changed, and "match" alone if the stacks do not belong together.
     """
     if not quality.changed:
         nothing = Verdict(
@@ -113,6 +121,7 @@ def verdicts(quality: Quality) -> dict[str, Verdict]:
         "detail": detail_verdict(quality),
         "structure": structure_verdict(quality),
         "shift": shift_verdict(quality),
+        "lines": lines_verdict(quality),
         "tiles": tiles_verdict(quality),
         "slices": slices_verdict(quality),
     }
@@ -125,7 +134,7 @@ def match_verdict(quality: Quality) -> Verdict:
         return Verdict("unknown", title, "not measured", "The slices are too small to tell.")
     value = f"correlation {found.correlation:.2f}"
     if found.expected is not None:
-        value += f", {found.expected:.2f} expected"
+        value += f", {found.expected:.2f} or more expected"
     if found.correlation < INVERTED:
         return Verdict(
             "bad", title, value, "Bright and dark are exchanged: one of the stacks is inverted."
@@ -225,6 +234,15 @@ def detail_verdict(quality: Quality) -> Verdict:
         "bad": f"Detail of {period} px lost much of its contrast: the result is blurred.",
     }
     judged = light(known[period], *DETAIL_KEPT)
+    if judged == "good" and period > 16:
+        return Verdict(
+            "unknown",
+            title,
+            value,
+            f"Detail of {period} px has its contrast still. Finer detail is drowned in noise, so "
+            "that this cannot tell a good result from a blurred one: compare a larger stack, or "
+            "two scans.",
+        )
     return Verdict(judged, title, value, words[judged])
 
 
@@ -269,8 +287,10 @@ def shift_verdict(quality: Quality) -> Verdict:
     """Judge the change of grey values."""
     shift, title = quality.shift, "Grey values"
     span = shift.span or 1.0
-    digits = max(0, 3 - int(np.floor(np.log10(span))))  # to a thousandth of the range or better
-    value = f"{shift.mean:+.{digits}f} on average, {shift.worst:+.{digits}f} at most"
+    digits = grey_digits(span)
+    # Adding 0 takes the sign off what rounds to it.
+    mean, worst = (round(value, digits) + 0.0 for value in (shift.mean, shift.worst))
+    value = f"{mean:+.{digits}f} on average, {worst:+.{digits}f} at most"
     judged = light(abs(shift.mean) / span, *SHIFT)
     if judged == "good" and abs(shift.worst) / span > SHIFT_BY_LEVEL:
         return Verdict(
@@ -288,6 +308,46 @@ def shift_verdict(quality: Quality) -> Verdict:
         "does not fit.",
     }
     return Verdict(judged, title, value, words[judged])
+
+
+def lines_verdict(quality: Quality) -> Verdict:
+    """Judge what was added along whole rows and columns."""
+    title, found = "Stripes and seams", quality.lines
+    if found is None:
+        return Verdict("unknown", title, "not measured", quality.reasons.get("lines", ""))
+    digits = grey_digits(quality.shift.span or 1.0)
+    value = ", ".join(
+        f"{name} {before:.{digits}f} → {after:.{digits}f} grey"
+        for name, before, after in zip(("rows", "columns"), found.before, found.after, strict=True)
+    )
+    judged = light(max(found.added) / (quality.shift.span or 1.0), *STRIPES)
+    if judged != "good":
+        name = "rows" if found.added[0] > found.added[1] else "columns"
+        return Verdict(
+            judged,
+            title,
+            value,
+            f"Whole {name} became brighter or darker than they were: the denoised stack has "
+            "stripes that the noisy one has not.",
+        )
+    places = [
+        f"{name} {', '.join(map(str, places[:6]))}{' …' if len(places) > 6 else ''}"
+        for name, places in zip(("row", "column"), found.seams, strict=True)
+        if places
+    ]
+    if places:
+        # One line may be chance or a flaw of the recording; a grid is not.
+        return Verdict(
+            "bad" if sum(map(len, found.seams)) > 1 else "warn",
+            title,
+            value,
+            f"There seem to be seams before {' and '.join(places)} (counted from 0): brightness "
+            "or smoothness changes there along the whole line, as where tiles meet that were "
+            "denoised apart.",
+        )
+    return Verdict(
+        "good", title, value, "No line or seam was added along the rows and columns of the slices."
+    )
 
 
 def tiles_verdict(quality: Quality) -> Verdict:

@@ -16,9 +16,10 @@ import nrrn_fiji as nrrn
 from nrrn_fiji.denoise_job import denoise_file
 from nrrn_fiji.intensity import ArraySource
 from nrrn_fiji.progress import Cancelled
-from nrrn_fiji.quality import WINDOW, Both, PerSlice, assess
+from nrrn_fiji.quality import PerSlice, assess
 from nrrn_fiji.quality_page import report_files
 from nrrn_fiji.resources import data_folder
+from nrrn_fiji.stack_pairs import WINDOW, Both
 from nrrn_fiji.verdicts import overall, verdicts
 
 
@@ -50,7 +51,7 @@ def judged(noisy: np.ndarray, denoised: np.ndarray) -> dict[str, str]:
 def test_the_shipped_model_is_good(noisy: np.ndarray, denoised: np.ndarray) -> None:
     found = verdicts(assess(ArraySource(noisy), ArraySource(denoised)))
     assert {key: verdict.light for key, verdict in found.items()} == dict.fromkeys(
-        ("match", "noise", "detail", "structure", "shift", "tiles", "slices"), "good"
+        ("match", "noise", "detail", "structure", "shift", "lines", "tiles", "slices"), "good"
     )
     assert overall(found).light == "good"
     assert "noise went, and structure stayed" in overall(found).words
@@ -159,6 +160,31 @@ def test_uneven_work_is_seen(noisy: np.ndarray, denoised: np.ndarray) -> None:
     half = denoised.copy()
     half[:, :, 64:] = noisy[:, :, 64:]  # a run that left out half of the tiles
     assert judged(noisy, half)["tiles"] == "bad"
+
+
+def test_stripes_are_named(noisy: np.ndarray, denoised: np.ndarray) -> None:
+    stripes = np.random.default_rng(0).normal(0, 4, (12, 128, 1))
+    found = verdicts(assess(ArraySource(noisy), ArraySource(rounded(denoised + stripes))))
+    assert found["lines"].light == "bad"
+    assert found["lines"].words.startswith("Whole rows became brighter or darker")
+    assert found["tiles"].light == "good"  # and nothing else is blamed
+
+
+def test_seams_are_named(noisy: np.ndarray, denoised: np.ndarray) -> None:
+    tiled = denoised.astype(np.float64)
+    tiled[:, :, 80:] += 8
+    found = verdicts(assess(ArraySource(noisy), ArraySource(rounded(tiled))))
+    assert found["lines"].light == "warn"
+    assert "seams before column 80 (counted from 0)" in found["lines"].words
+
+
+def test_what_only_coarse_detail_shows_is_not_called_good(noisy: np.ndarray) -> None:
+    """Drowned in noise, 16 px say nothing, and a blur of 2 px hardly touches 32 px."""
+    drowned = noisy[:8].astype(np.float32) + np.random.default_rng(0).normal(0, 160, (8, 128, 128))
+    blurred = ndimage.gaussian_filter(drowned, (0, 2, 2))
+    quality = assess(ArraySource(drowned), ArraySource(blurred))
+    assert quality.detail is not None and np.isnan(quality.detail.kept_at(16))
+    assert verdicts(quality)["detail"].light in ("unknown", "warn")
 
 
 def test_what_cannot_be_measured_is_unknown_with_a_reason(
