@@ -69,38 +69,49 @@ def match(
     expected, contrast
         Kept with the result.
     """
-    surfaces: list[dict[int, NDArray[np.float32]]] = []
+    surfaces: list[NDArray[np.float32]] = []
+    alike: list[dict[tuple[int, int], dict[int, float]]] = []
     for noisy, denoised in slices:
         other = spectrum(denoised)
-        surfaces.append(
-            {
-                z: correlation_surface(spectrum(image), other, image.shape).astype(np.float32)
-                for z, image in noisy.items()
-            }
-        )
-    still = float(np.mean([found[0][0, 0] for found in surfaces]))
-    y, x = moved_within([np.mean(list(found.values()), axis=0) for found in surfaces], still)
-    # Slices are told apart where the denoised stack lies, moved or not.
-    alike = [{z: float(surface[y, x]) for z, surface in found.items()} for found in surfaces]
+        found = {
+            z: correlation_surface(spectrum(image), other, image.shape)
+            for z, image in noisy.items()
+        }
+        mean = np.mean(list(found.values()), axis=0)
+        # Of all three together one is kept, and of each what is asked for below.
+        surfaces.append(mean.astype(np.float32))
+        places = {(0, 0), peak(surfaces[-1])}
+        alike.append({place: {z: float(f[place]) for z, f in found.items()} for place in places})
+    still = float(np.mean([at[0, 0][0] for at in alike]))
+    place = moved_within(surfaces, still)
     offset, most = 0, 0.0
     for z in (-1, 1):
-        gains = np.array([found[z] - found[0] for found in alike if z in found])
+        # Slices are told apart where the denoised stack lies, moved or not.
+        known = [at[place] for at in alike if place in at and z in at[place]]
+        gains = np.array([at[z] - at[0] for at in known])
         if certain(gains, still) and gains.mean() > most:
             # A slice that is like the noisy one *after* its own lies one slice too early.
             offset, most = -z, float(gains.mean())
+    y, x = (
+        (n + edge // 2) % edge - edge // 2 for n, edge in zip(place, surfaces[0].shape, strict=True)
+    )
     return Match(still, (offset, y, x), expected, contrast)
 
 
+def peak(surface: NDArray[np.float32]) -> tuple[int, int]:
+    """Return the place (y, x) of the largest value."""
+    y, x = np.unravel_index(int(np.argmax(surface)), surface.shape)
+    return int(y), int(x)
+
+
 def moved_within(surfaces: Sequence[NDArray[np.float32]], still: float) -> tuple[int, int]:
-    """Return by how many pixels (y, x) most denoised slices lie beside the noisy ones."""
-    places = [np.unravel_index(int(np.argmax(surface)), surface.shape) for surface in surfaces]
-    votes = Counter((int(y), int(x)) for y, x in places)
-    (y, x), count = votes.most_common(1)[0]
+    """Return by how many pixels (y, x) most denoised slices lie beside the noisy ones, counted
+    from 0 around the slice."""
+    (y, x), count = Counter(map(peak, surfaces)).most_common(1)[0]
     gains = np.array([surface[y, x] - surface[0, 0] for surface in surfaces], np.float64)
     if 2 * count <= len(surfaces) or not certain(gains, still):
         return 0, 0
-    height, width = surfaces[0].shape
-    return (y + height // 2) % height - height // 2, (x + width // 2) % width - width // 2
+    return y, x
 
 
 def certain(gains: Array, still: float) -> bool:

@@ -391,7 +391,7 @@ def beside(both: Both) -> Iterator[tuple[dict[int, Array], Array]]:
     depth = both.shape[0]
     # Not the first and the last one, where there are others.
     first, count = (1, depth - 2) if depth > 2 else (0, depth)
-    for part in sampled_slices(count, PAIRS):
+    for part in sampled_slices(count, 2 * PAIRS):
         z = first + part.start
         around = {step: both.middle(z + step) for step in (-1, 0, 1) if 0 <= z + step < depth}
         yield {step: middle.noisy for step, middle in around.items()}, around[0].denoised
