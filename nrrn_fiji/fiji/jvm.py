@@ -147,6 +147,7 @@ def start(
     _running = _wrap_fiji(folder, headless, java) if folder else _wrap_imagej(headless, java)
     import scyjava
 
+    atexit.register(_end_workers)  # runs before JPype's own
     scyjava.when_jvm_stops(_let_java_end)  # after what closes Fiji's own threads
     return _running
 
@@ -201,7 +202,6 @@ def _start_java(java: Java, jars: Sequence[Path], arguments: list[str], *, wrapp
             f"Java {java.version_text} in {java.home} did not start: {error} Check the memory "
             "and the options that it was given, or set JAVA_HOME to another Java."
         ) from error
-    atexit.register(_end_workers)  # runs before JPype's own
     if threading.current_thread() is threading.main_thread():
         # Java took the signals: through it, Ctrl-C would wake Python only after its current wait,
         # and a SIGTERM, which clusters send, would crash the process.
@@ -238,6 +238,8 @@ def _let_java_end() -> None:
     ):
         if time.monotonic() > end:
             jpype.config.destroy_jvm = False
+            # JPype's own thread would then ask for a Python that has ended, and abort the process.
+            jpype.JClass("org.jpype.ref.JPypeReferenceQueue").getInstance().stop()
             return
         time.sleep(0.05)
 
