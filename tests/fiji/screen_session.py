@@ -209,8 +209,11 @@ def train() -> dict[str, Any]:
     seen["sample"] = [int(sample.getWidth()), int(sample.getHeight()), int(canvas.getHeight())]
     keep("train")
     seen["locked"] = bool(imp.isLocked())
+    seen["delay"] = max(user.delay_of_windows() for _ in range(10))
+    begun = time.process_time()  # which does not count other people's work on the machine
     user.press_escape()
     user.wait(lambda: not imp.isLocked())
+    seen["seconds to stop"] = time.process_time() - begun
     card = nrrn_fiji.load_model("mine").card["training"]
     seen |= {"ended": card["ended"], "steps taken": card["steps"], "best": card["best_step"]}
     seen["unchanged"] = bool((user.pixels("front") == before).all())

@@ -123,6 +123,8 @@ def test_train(seen: dict[str, Any]) -> None:
     assert (width, height) == (2 * 64 + 4, 64)
     assert on_screen >= 256  # small samples are shown enlarged
     assert seen["locked"]  # while it ran
+    assert seen["delay"] < 1  # the windows answered meanwhile
+    assert seen["seconds to stop"] < 2
     assert seen["ended"] == "stopped"
     assert 0 < seen["best"] <= seen["steps taken"] < 4000
     assert seen["unchanged"]

@@ -57,6 +57,13 @@ def on_event_thread(act: Callable[[], Any]) -> None:
     java("java.awt.EventQueue").invokeAndWait(jpype.JProxy("java.lang.Runnable", {"run": act}))
 
 
+def delay_of_windows() -> float:
+    """Return how many seconds a click would wait before ImageJ begins to answer it."""
+    begun = time.monotonic()
+    on_event_thread(lambda: None)
+    return time.monotonic() - begun
+
+
 # --- windows -----------------------------------------------------------------------------------
 
 
