@@ -55,6 +55,12 @@ def _array_type(dtype: str) -> Any:
     return jpype.JArray(JAVA_TYPES[dtype][0])
 
 
+@functools.cache
+def _order() -> Any:
+    """Return this machine's order of bytes, as Java says it; a buffer's own is another."""
+    return jpype.JClass("java.nio.ByteOrder").nativeOrder()
+
+
 def pixels_from_java(out: Array, pixels: Any, offset: int = 0) -> None:
     """Copy pixels out of a Java array, bit by bit.
 
@@ -102,14 +108,13 @@ def _buffers(array: Array) -> Iterator[tuple[int, int, Any]]:
     tuple
         The first pixel and the number of pixels of a piece, and the buffer over it.
     """
-    order = jpype.JClass("java.nio.ByteOrder").nativeOrder()
     view = JAVA_TYPES[array.dtype.name][1]
     size, most = array.dtype.itemsize, PIECE_BYTES // array.dtype.itemsize
     for start in range(0, array.size, most):
         count = min(most, array.size - start)
         memory = (ctypes.c_byte * (count * size)).from_address(array.ctypes.data + start * size)
         piece = np.frombuffer(memoryview(memory), np.int8)  # JPype does not know ctypes' own types
-        buffer = jpype.nio.convertToDirectBuffer(piece).order(order)
+        buffer = jpype.nio.convertToDirectBuffer(piece).order(_order())
         yield start, count, getattr(buffer, view)()
 
 
