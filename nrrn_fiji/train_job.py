@@ -47,7 +47,7 @@ __all__ = ["TrainReport", "train", "train_files"]
 
 SAMPLE_SIZE = 256
 TRAINING_DATA, PARENT = "training data", "model to fine-tune"
-FINE_TUNE_RATE = 0.3
+FINE_TUNE_RATE = 0.1
 """Fine-tuning starts from a good place: its default learning rate is smaller by this factor."""
 
 SMALLEST_CROP = 16

@@ -66,7 +66,7 @@ PAPER = {
 EPOCH_CROPS = 8190
 """Crops in an epoch of the paper."""
 
-CPU = {"units": 3, "maps": 32, "crop": 64, "batch": 8, "rate": 1e-3, "steps": 3000}
+CPU = {"units": 3, "maps": 32, "crop": 64, "batch": 8, "rate": 4e-3, "steps": 3000}
 GPU = {"units": 4, "maps": 64, "crop": 128, "batch": 16, "rate": 5e-4, "steps": 20000}
 
 EVERYWHERE = {"schedule": "cosine", "clip": 1.0, "average": 0.999, "levels": "spread"}

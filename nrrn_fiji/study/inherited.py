@@ -169,7 +169,7 @@ def trained(study: Study, target: Target) -> Model:
             maps=budget.maps,
             crop=crop,
             steps=budget.inherited_steps,
-            rate=2e-3,
+            rate=4e-3,
             seed=study.seed,
         ),
         device=device,
