@@ -409,7 +409,8 @@ def test_a_gateway_that_the_user_has(in_new_python: Run, app: jvm.ImageJ, model:
         f"print(fiji.denoise(ij, imp, {model!r}, units=1))\n"
     )
     assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
+    # The slices of a ramp are alike, which is told.
+    lines = [line for line in done.stdout.splitlines() if not line.startswith("Denoise: ")]
     assert str(app.fiji) in lines[-3]
     assert lines[-2] == "r-denoised"
     assert lines[-1].startswith('img["s-denoised"')
