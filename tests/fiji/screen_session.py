@@ -357,7 +357,6 @@ def show_help() -> dict[str, Any]:
 
 SCENES: tuple[Callable[[], dict[str, Any]], ...] = (
     menu,
-    search,
     denoise,
     preview,
     train,
@@ -367,6 +366,7 @@ SCENES: tuple[Callable[[], dict[str, Any]], ...] = (
     align,
     models,
     show_help,
+    search,
 )
 
 told: dict[str, Any] = {"about": str(app)}
