@@ -58,7 +58,13 @@ def methods(imp: Any, dtype: np.dtype[Any], app: Any) -> dict[str, Read]:
             out[z] = np.asarray(stack.getPixels(z + 1)).view(dtype).reshape(EDGE, EDGE)
         return out
 
-    def numpy_copy(out: np.ndarray[Any, Any] | None) -> Any:
+    def numpy_slices(out: np.ndarray[Any, Any] | None) -> Any:
+        out = np.empty(shape, dtype) if out is None else out
+        for z in range(DEPTH):
+            np.copyto(out[z], source[z])
+        return out
+
+    def numpy_whole(out: np.ndarray[Any, Any] | None) -> Any:
         if out is None:
             return source.copy()
         np.copyto(out, source)
@@ -69,7 +75,8 @@ def methods(imp: Any, dtype: np.dtype[Any], app: Any) -> dict[str, Read]:
         "ours": ours,
         "ours, one thread": one_thread,
         "np.asarray(Java array)": asarray,
-        "NumPy to NumPy": numpy_copy,
+        "NumPy, slice by slice": numpy_slices,
+        "NumPy, whole": numpy_whole,
     }
     if app.gateway is not None:
         try:

@@ -23,7 +23,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import jpype
 import numpy as np
+import tifffile
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "fiji"))
@@ -51,8 +53,12 @@ SECONDS_TO_DRAW = 1.5
 SECONDS_TO_SETTLE = 8.0
 """A new Fiji greets its user with windows of its own; they are closed."""
 STEPS = 1000
-SMALL = {"Units": "1", "Maps": "16"}
+SMALL = {"Units": "2", "Maps": "16"}
 """A network that shows within minutes how a training goes."""
+CLEAN = CHECKOUT / "examples" / "fibsem_medulla.tif"
+DRIFT = ((0, 0), (2, 1), (3, 3), (5, 4), (6, 4), (8, 5), (9, 7), (11, 8))
+"""Where the scans lie that are aligned, (y, x) in pixels; and one more that shows another place."""
+SCAN, ELSEWHERE, SCAN_NOISE = 150, (40, 30), 30
 
 
 # --- the screen --------------------------------------------------------------------------------
@@ -282,6 +288,31 @@ def train(take: Photographer) -> None:
     user.wait(lambda: not imp.isLocked())
 
 
+def align(take: Photographer) -> None:
+    """Align and Average Scans… of repeated scans: their average, and how they drifted."""
+    rng = np.random.default_rng(0)
+    clean = tifffile.imread(CLEAN).astype(float)
+    places = [(SLICE, *place) for place in DRIFT]
+    places[5] = (0, *ELSEWHERE)
+    stack = user.java("ij.ImageStack")(SCAN, SCAN)
+    for number, (z, y, x) in enumerate(places):
+        part = clean[z, y : y + SCAN, x : x + SCAN]
+        noisy = np.clip(np.rint(part + rng.normal(0, SCAN_NOISE, part.shape)), 0, 255)
+        pixels = np.ascontiguousarray(noisy, np.uint8).view(np.int8).ravel()
+        stack.addSlice(f"scan {number + 1}", jpype.JArray(jpype.JByte)(pixels))
+    imp = user.java("ij.ImagePlus")("scans.tif", stack)
+    imp.show()
+    user.on_event_thread(lambda: zoom(imp))
+    take.place(imp.getWindow(), 20, 150)
+    user.close(ask(imp, "Align and Average Scans...", "Align and Average Scans"))
+    average = user.image("scans-average.tif")
+    plot = user.window("Shifts of scans.tif")
+    user.on_event_thread(lambda: zoom(average))
+    take.beside(average.getWindow(), imp.getWindow())
+    take.beside(plot, average.getWindow())
+    take.keep("align", [imp.getWindow(), average.getWindow(), plot])
+
+
 def ask(imp: Any, entry: str, title: str) -> Any:
     """Choose an entry of the menu for an image and return the dialog that opens."""
     user.java("ij.IJ").selectWindow(imp.getTitle())
@@ -391,6 +422,7 @@ SCENES: dict[str, Callable[[Photographer], None]] = {
     "preview": preview,
     "denoise": denoise,
     "train": train,
+    "align": align,
 }
 
 if __name__ == "__main__":
