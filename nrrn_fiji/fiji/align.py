@@ -147,7 +147,7 @@ def align_image(
         return writer.finish()
 
     average = made("image", "average", mean[np.newaxis])
-    average.getStack().setSliceLabel(None, 1)
+    average.setProp("Slice_Label", None)  # that of the first scan alone
     stack = made("scans", "aligned", aligned) if keep else None
     if stack is not None:
         for place, number in enumerate(placement.kept):
@@ -165,7 +165,7 @@ def shift_plot(title: str, made: AlignedImages) -> Any:
     doubles = jpype.JArray(jpype.JDouble)
     for axis, column in (("x", 1), ("y", 0)):
         shifts = placement.shifts[:, column]
-        plot.setColor(COLOURS[axis])
+        plot.setColor(COLOURS[axis], COLOURS[axis])  # of circles, and of what connects them
         plot.setLineWidth(2)
         # ImageJ counts slices from 1.
         at = doubles([i + 1.0 for i in kept])
