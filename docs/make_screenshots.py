@@ -11,6 +11,7 @@ models of yours are neither used nor changed.
 from __future__ import annotations
 
 import argparse
+import atexit
 import os
 import shutil
 import signal
@@ -391,13 +392,15 @@ def main() -> None:
     asked = parser.parse_args()
     # A SIGTERM would leave the screen behind: ended this way, everything is taken down.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    with ExitStack() as stack:
-        os.environ["DISPLAY"] = stack.enter_context(screen())
-        home = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        os.environ["NRRN_MODELS"] = str(home / "models")
-        os.environ["XDG_CONFIG_HOME"] = str(home / "config")
-        take = Photographer(asked.out, asked.steps)
-        take_pictures(asked.fiji, take, asked.only or list(SCENES), home)
+    stack = ExitStack()
+    # At the very end: where its screen goes first, Java ends the program with an error.
+    atexit.register(stack.close)
+    os.environ["DISPLAY"] = stack.enter_context(screen())
+    home = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    os.environ["NRRN_MODELS"] = str(home / "models")
+    os.environ["XDG_CONFIG_HOME"] = str(home / "config")
+    take = Photographer(asked.out, asked.steps)
+    take_pictures(asked.fiji, take, asked.only or list(SCENES), home)
 
 
 def take_pictures(fiji: Path | None, take: Photographer, names: Sequence[str], home: Path) -> None:
