@@ -147,7 +147,8 @@ def align_image(
         return writer.finish()
 
     average = made("image", "average", mean[np.newaxis])
-    average.setProp("Slice_Label", None)  # that of the first scan alone
+    average.setProp("Slice_Label", None)  # that of the first scan alone; ImageJ keeps it twice
+    average.getStack().setSliceLabel(None, 1)
     stack = made("scans", "aligned", aligned) if keep else None
     if stack is not None:
         for place, number in enumerate(placement.kept):

@@ -92,7 +92,8 @@ def test_the_average_is_that_of_the_command_line(
         keep=tmp_path / "kept.tif",
     )
     average = image(java, "scans-average.tif")
-    assert average.getStack().getSliceLabel(1) is None  # of several scans
+    assert average.getProp("Slice_Label") is None  # it is of several scans
+    assert average.getStack().getSliceLabel(1) is None
     np.testing.assert_array_equal(pixels(average)[0], tifffile.imread(tmp_path / "mean.tif"))
     np.testing.assert_array_equal(pixels(aligned), tifffile.imread(tmp_path / "kept.tif"))
     assert '"command": "register"' in str(average.getInfoProperty())
