@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import jpype
@@ -390,11 +391,15 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=STEPS, help="of the training that is shown")
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=list(SCENES))
     asked = parser.parse_args()
-    # A SIGTERM would leave the screen behind: ended this way, everything is taken down.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     stack = ExitStack()
     # At the very end: where its screen goes first, Java ends the program with an error.
     atexit.register(stack.close)
+
+    def end(number: int, frame: FrameType | None) -> None:
+        stack.close()
+        os._exit(128 + number)  # Java and what it runs would not let Python end in order
+
+    signal.signal(signal.SIGTERM, end)
     os.environ["DISPLAY"] = stack.enter_context(screen())
     home = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     os.environ["NRRN_MODELS"] = str(home / "models")
