@@ -42,6 +42,10 @@ __all__ = ["CONTENDERS", "Contender", "Kind", "Unweighted", "train_contender"]
 TRAINED_VERSION = 1
 """Raised whenever a training gives another network than before: what was kept is then forgotten."""
 
+DENOISENET_RATE = 2e-3
+"""With 0.004 it diverged at once; 0.003 was 0.2 dB better than 0.001, and close to that edge
+(benchmarks/learning_rates.py)."""
+
 FACTS = "nrrn.contender"
 """Key in the header of a kept network, safetensors, of JSON that says how it came about."""
 
@@ -64,6 +68,8 @@ class Kind:
     """How far an output pixel looks."""
     multiple: int = 1
     """Tiles must begin, and padded slices end, at multiples of this."""
+    rate: float | None = None
+    """Peak learning rate on a CPU, if it is not that of every training."""
 
 
 def nrrn(key: str, label: str, objective: str) -> Kind:
@@ -100,6 +106,7 @@ def denoisenet(view: str, label: str, images: int, objective: str = "clean", key
         images,
         objective,
         lambda settings: DENOISENET_RADIUS,
+        rate=DENOISENET_RATE,
     )
 
 
@@ -276,8 +283,9 @@ def train_contender(
 def resolved_for(kind: Kind, settings: TrainSettings) -> TrainSettings:
     """Fill in what the settings leave open, as for every training, and fix what the kind says."""
     device = choose_device(settings.device)
+    rate = kind.rate if settings.rate is None and device.type == "cpu" else settings.rate
     resolved = training.resolve(
-        replace(settings, objective=kind.objective),
+        replace(settings, objective=kind.objective, rate=rate),
         device=device,
         precision=settings.precision or ("bf16" if bf16_is_fast(device) else "fp32"),
         objective=kind.objective,

@@ -80,7 +80,7 @@ STEPS = Option(
 COMPETITORS = Option(
     name="competitors",
     label="Competitors",
-    help="Which networks to train, like unet-mean,denoisenet-three; a usual choice when left out. "
+    help="Which networks to train, like nrrn,unet-mean; a usual choice when left out. "
     "A name that is none gets a list.",
     kind=Kind.TEXT,
 )

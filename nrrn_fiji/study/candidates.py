@@ -78,7 +78,11 @@ def study_filters(*, slow: bool = True, thin: int = 1) -> tuple[Filter, ...]:
     """
 
     def thinned(kind: Filter) -> Filter:
-        return replace(kind, grid=lambda noise: kind.grid(noise)[thin // 2 :: thin])
+        def some(noise: float) -> list[Setting]:
+            grid = kind.grid(noise)
+            return grid[min(thin, len(grid)) // 2 :: thin]
+
+        return replace(kind, grid=some)
 
     filters = (*FILTERS, *((BM3D,) if slow and bm3d_is_installed() else ()), *FILTERS_3D)
     return tuple(filters if thin == 1 else map(thinned, filters))
