@@ -1,7 +1,7 @@
 // Denoise every stack in a folder. One bad file does not stop the rest; a summary comes at the end.
 //
 // In Fiji's menu it asks for the folders. Without a screen:
-//   nrrn macro Denoise_Folder.ijm 'in=stacks out=denoised model=fibsem-medulla units=3'
+//   nrrn macro Denoise_Folder.ijm 'in=stacks out=denoised model=fibsem-medulla'
 // "in" and "out" are folders (write [ ] around names with spaces); everything else is handed to
 // Denoise Stack... as it is. A stack whose result is in "out" already is left out, so the same
 // command goes on where it was stopped. The exit code is 1 if a file failed.
