@@ -44,7 +44,7 @@ blurred would do for a whole line."""
 STEP_ERRORS = 12.0
 """How many usual (robust) deviations brightness must step."""
 
-ROUGHER_ERRORS = 5.0
+ROUGHER_ERRORS = 8.0
 """The same of how rough it is there, in both halves of the slice, and ..."""
 
 ROUGHER = 0.2
