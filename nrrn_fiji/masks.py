@@ -26,8 +26,10 @@ LARGEST_MASK = 5
 """Farthest reach of a mask to each side, in pixels."""
 
 ALIKE = 0.2
-"""Correlation from which the noise of two pixels is so alike that both are hidden.  What is alike by
-less costs less noise than the detail that a longer mask hides (docs/decisions/training.md)."""
+"""Correlation from which the noise of two pixels is so alike that both are hidden.
+
+A longer mask would hide detail that is worth more than the rest of the noise
+(docs/decisions/training.md)."""
 
 
 class MaskShape(NamedTuple):
