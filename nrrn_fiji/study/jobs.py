@@ -260,6 +260,8 @@ def study_files(
         part, kept = run_part(study, experiment, overwrite=overwrite)
         write_report(study.folder(), [part], f"{part.beginning}.html")
     summary = [*part.findings]
+    if not models:
+        summary.append(f"No model was measured: add --model {DEFAULT_MODEL} to compare one.")
     if kept:
         summary.append("This was measured by an earlier run; --overwrite measures it again.")
     summary.append(f"Tables, figures and a page are in {Path(out) / part.beginning}*.")
