@@ -85,7 +85,7 @@ def weighted_by(weight: Callable[[float], float]) -> Any:
 
     def changed(self: TripletSampler, *arguments: Any) -> tuple[Image, ...]:
         *images, usual = sample(self, *arguments)
-        variance = 1 / float(usual) - triplets.VARIANCE_FLOOR
+        variance = 1 / usual.item() - triplets.VARIANCE_FLOOR
         return (*images, np.full((1, 1), weight(variance), np.float32))
 
     return mock.patch.object(TripletSampler, "_sample", changed)
