@@ -376,10 +376,12 @@ if app.fiji is not None:
 for scene in SCENES:
     try:
         told[scene.__name__] = scene()
+        user.close_all()
+        user.wait(lambda: not user.running())
     except Exception:  # the other scenes may work
         keep(f"failed-{scene.__name__}")
         told[scene.__name__] = {"failed": traceback.format_exc()}
-    user.close_all()
+        user.close_all()
 IJ.getInstance().quit()
 running.wait_until_quit()
 print("TOLD", json.dumps(told))

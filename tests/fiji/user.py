@@ -187,10 +187,24 @@ def choose(label: str) -> None:
     press(entries_of_nrrn()[label])
 
 
+def running() -> list[str]:
+    """Return the commands of Plugins > NRRN that were chosen and have not ended."""
+    commands = {str(item.getActionCommand()) for item in entries_of_nrrn().values()}
+    threads = java("java.lang.Thread").getAllStackTraces().keySet()
+    names = {str(thread.getName()).removeprefix("Run$_") for thread in threads}
+    return sorted(names & commands)
+
+
 def close(shown: Any, button: str = "OK") -> None:
-    """Press a button of a dialog and wait until the dialog is gone."""
+    """Press a button of a dialog and wait until the dialog is gone; with Cancel, its command too.
+
+    A dialog that was cancelled aborts whatever macro runs at that moment, and does so a little
+    after its window has gone.
+    """
     press(next(part for part in parts(shown) if said(part).strip() == button))
     wait(lambda: not shown.isShowing())
+    if button == "Cancel":
+        wait(lambda: not running())
 
 
 def field(shown: Any, label: str) -> Any:
