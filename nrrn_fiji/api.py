@@ -54,6 +54,7 @@ def denoise(
     units: int | None = None,
     images: int = 3,
     orientations: int = 1,
+    strength: float = 1.0,
     scans: bool = False,
     intensity: tuple[float, float] | None = None,
     tile: int | None = None,
@@ -79,6 +80,8 @@ def denoise(
     orientations
         Average over 1, 2, 4 or 8 rotations and flips of the slices, which takes as many times as
         long and gains most where noise is very strong.
+    strength
+        Share of the change that is applied, 0 … 1: below 1 the result is blended with the stack.
     scans
         The stack holds 2 or 3 scans of one slice, (2 or 3, Y, X); the result is (Y, X).
     intensity
@@ -113,6 +116,7 @@ def denoise(
         units=units,
         images=images,
         orientations=orientations,
+        strength=strength,
         scans=scans,
         intensity=intensity,
         tile=tile,
@@ -163,6 +167,7 @@ def denoise_blocks(
     units: int | None = None,
     images: int = 3,
     orientations: int = 1,
+    strength: float = 1.0,
     scans: bool = False,
     intensity: tuple[float, float] | None = None,
     tile: int | None = None,
@@ -202,6 +207,7 @@ def denoise_blocks(
         units=units,
         images=images,
         orientations=orientations,
+        strength=strength,
         scans=scans,
         intensity=intensity,
         tile=tile,

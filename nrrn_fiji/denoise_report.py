@@ -101,6 +101,7 @@ class PlanReport:
             ("building units", str(plan.units)),
             ("images per slice", "scans" if plan.scans else str(plan.images)),
             *((("orientations", f"mean of {plan.orientations}"),) * (plan.orientations > 1)),
+            *((("strength", f"{plan.strength:g}"),) * (plan.strength < 1)),
             ("grey range", "; ".join(spans)),
             ("tile", f"{plan.tile} px and a halo of {plan.halo} px"),
             ("slab", f"{plan.slab} slices" if plan.slab > 1 else "1 slice"),

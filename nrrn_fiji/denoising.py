@@ -384,10 +384,10 @@ class _Run:
         image = np.empty((count, *plane), self.dtype)
         noise = np.empty((count, *plane), np.float32) if self.want_noise else None
         units = np.empty((kept, count, *plane), np.float32) if self.want_units else None
-        span = self.plan.intensity
+        span, strength = self.plan.intensity, self.plan.strength
         for i, z in enumerate(centres):
             held = self.held[z]
-            image[i] = restore(held.image, changes[-1, i], span, self.dtype)
+            image[i] = restore(held.image, changes[-1, i], span, self.dtype, strength)
             if held.invalid is not None:
                 image[i][held.invalid] = held.image[held.invalid]
             if noise is not None:
@@ -397,7 +397,8 @@ class _Run:
                     noise[i][held.invalid] = 0
             if units is not None:
                 for unit in range(kept):
-                    estimate = restore(held.image, changes[unit, i], span, np.dtype(np.float32))
+                    change, kind = changes[unit, i], np.dtype(np.float32)
+                    estimate = restore(held.image, change, span, kind, strength)
                     if held.invalid is not None:
                         estimate[held.invalid] = held.image[held.invalid]
                     units[unit, i] = estimate

@@ -305,6 +305,7 @@ def restore(
     change: NDArray[np.float32],
     span: tuple[float, float],
     dtype: np.dtype[Any] | None = None,
+    strength: float = 1.0,
 ) -> NDArray[Any]:
     """Add what the network found to the original pixels.
 
@@ -318,16 +319,19 @@ def restore(
         The grey values that map to 0 and 1.
     dtype
         Type of the result; that of ``image`` when left out.
+    strength
+        Share of the change that is added, 0 … 1.
 
     Returns
     -------
     ndarray
-        (Y, X) ``image + (high - low) * change``, summed in fp64; for integer types rounded half
-        to even and saturated at the ends of the type.  Exactly ``image`` where ``change`` is 0.
+        (Y, X) ``image + strength * (high - low) * change``, summed in fp64; for integer types rounded half
+        to even and saturated at the ends of the type.  Exactly ``image`` where ``change``
+        or ``strength`` is 0.
     """
     dtype = image.dtype if dtype is None else dtype
     result = np.empty(image.shape, dtype)
-    scale = float(span[1]) - float(span[0])
+    scale = strength * (float(span[1]) - float(span[0]))
     rows = max(1, CHUNK // max(1, image.shape[1]))
     for start in range(0, image.shape[0], rows):
         part = slice(start, start + rows)

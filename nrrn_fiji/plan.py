@@ -60,6 +60,7 @@ class Plan:
     """Building units that are computed."""
     images: int
     orientations: int
+    strength: float
     scans: bool
     intensity: tuple[float, float]
     """Grey values that map to 0 and 1; equal for a constant volume, which is returned as it is."""
@@ -202,6 +203,7 @@ def make_plan(
         units=units,
         images=settings.images,
         orientations=settings.orientations,
+        strength=float(settings.strength),
         scans=settings.scans,
         intensity=(float(intensity[0]), float(intensity[1])),
         memory=max(host, needed(tile, batch)) if on_gpu else host + needed(tile, batch),

@@ -143,6 +143,14 @@ class DenoiseSettings(Checked):
         choices=(1, 2, 4, 8),
         expert=True,
     )
+    strength: float = setting(
+        1.0,
+        label="Strength",
+        help="How much of the noise to take away: 1 all that was found, 0 nothing; between them "
+        "the result is blended with the source.",
+        minimum=0.0,
+        maximum=1.0,
+    )
     scans: bool = setting(
         False,
         label="Stack holds scans of one slice",

@@ -33,6 +33,7 @@ COLUMNS = {Kind.TEXT: 24, Kind.FILE: 24}
 """Width of a field that is typed in, in letters; 14 for other kinds."""
 ABOVE_CHECK_BOX = (5, 20, 0)
 """Pixels above, left of and below a check box: ImageJ would set the first one apart."""
+SLIDER_STEP = 0.05
 NOTE_LINES, NOTE_LETTERS = 2, 62
 
 
@@ -87,6 +88,12 @@ def devices() -> list[str]:
     return ["cpu", *apple, *(f"cuda:{number}" if number else "cuda" for number in range(count))]
 
 
+def is_slider(option: Option) -> bool:
+    """Whether an option is asked for by a slider: a number between two ends, with a default."""
+    ends = (option.minimum, option.maximum, option.default)
+    return option.kind is Kind.NUMBER and not option.choices and None not in ends
+
+
 class Form:
     """The fields of a dialog, for a set of options.
 
@@ -121,6 +128,8 @@ class Form:
                     text = DEFAULT_MODEL
                 dialog.addChoice(label, choices, text if text in choices else choices[0])
                 self._choices[option.name] = choices
+            elif is_slider(option):
+                dialog.addSlider(label, option.minimum, option.maximum, value, SLIDER_STEP)
             elif option.kind is Kind.FILE:
                 dialog.addFileField(label, as_text(value), COLUMNS[option.kind])
             else:
@@ -129,6 +138,7 @@ class Form:
     def texts(self) -> tuple[str, ...]:
         """Return what the fields hold at the moment, one text per option."""
         strings = iter(self.dialog.getStringFields() or ())
+        numbers = iter(self.dialog.getNumericFields() or ())
         choices = iter(self.dialog.getChoices() or ())
         boxes = iter(self.dialog.getCheckboxes() or ())
 
@@ -137,6 +147,8 @@ class Form:
                 return str(bool(next(boxes).getState())).lower()
             if option.name in self._choices:
                 return str(next(choices).getSelectedItem())
+            if is_slider(option):
+                return str(next(numbers).getText())
             return str(next(strings).getText())
 
         return tuple(text(option) for option in self.options)
@@ -163,6 +175,8 @@ class Form:
                 texts.append(str(bool(self.dialog.getNextBoolean())).lower())
             elif option.name in self._choices:
                 texts.append(str(self.dialog.getNextChoice()))
+            elif is_slider(option):
+                texts.append(f"{float(self.dialog.getNextNumber()):g}")
             else:
                 texts.append(str(self.dialog.getNextString()))
         return self.parsed(texts)
