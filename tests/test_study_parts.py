@@ -22,10 +22,12 @@ from nrrn_fiji.network import NRRN
 from nrrn_fiji.plots import COLOURS, OTHERS, colour_of
 from nrrn_fiji.progress import Cancelled, NoProgress
 from nrrn_fiji.reports import Table
-from nrrn_fiji.scoring import CleanSlices, Level
+from nrrn_fiji.scoring import Candidate, CleanSlices, Level
+from nrrn_fiji.study import alone as alone_module
 from nrrn_fiji.study import candidates, jobs
 from nrrn_fiji.study import inherited as inherited_module
 from nrrn_fiji.study import transfer as transfer_module
+from nrrn_fiji.study.alone import alone, part_of
 from nrrn_fiji.study.budgets import FULL, HOUR, QUICK
 from nrrn_fiji.study.context import Study
 from nrrn_fiji.study.cost import cost, multiply_adds, parameters
@@ -652,3 +654,61 @@ def test_competitors_are_trained_for_as_long_as_is_asked():
         jobs.chosen_budget(False, False, HOUR, 1.5, 7, None)
     with pytest.raises(ValueError, match=r"'unit' is none: choose from .*unet-mean"):
         jobs.chosen_budget(False, False, HOUR, None, None, "unit")
+
+
+# From the noisy stack alone -----------------------------------------------------------------------
+
+
+def test_alone_trains_on_noisy_slices_and_scores_the_same_ones(make, model, monkeypatch):
+    monkeypatch.setattr(alone_module, "careamics_is_installed", lambda: False)
+    seen = []
+    real = alone_module.train_contender
+
+    def spy(kind, stacks, *rest, **options):
+        seen.append((kind, stacks[0].array))
+        return real(kind, stacks, *rest, **options)
+
+    monkeypatch.setattr(alone_module, "train_contender", spy)
+    study = make(model, budget=dataclasses.replace(TINY, size=(1, 4), steps=1))
+    part = alone(study)
+    assert [kind for kind, _ in seen] == ["nrrn-masked", "nrrn-n2n"]
+    level = alone_module.LEVELS[0]
+    for _, noisy in seen:
+        assert noisy.shape == study.volume.shape
+        for z in (0, 3, 8):
+            np.testing.assert_array_equal(noisy[z], study.scored.noisy(z, level))
+    record = by_label(part, method="input")
+    expected = [psnr(study.scored.clean(z), study.scored.noisy(z, level)) for z in (3, 6)]
+    assert record["psnr_mean"] == pytest.approx(np.mean(expected), abs=1e-4)
+    assert [t["steps"] for t in part.facts["training"]] == [1, 1]
+    assert "Noise2Void is left out" in part.about
+    for figure in part.figures:
+        assert (study.folder() / figure.file).stat().st_size > 1000
+
+
+def test_alone_has_noise2void_where_careamics_is_installed(make, model, monkeypatch):
+    given = {}
+
+    def stand_in(noisy, folder, **options):
+        given.update(options, shape=noisy.shape)
+        return Candidate("noise2void", "Noise2Void (CAREamics)", 1, lambda t: t[1] * 0, setting={})
+
+    monkeypatch.setattr(alone_module, "careamics_is_installed", lambda: True)
+    monkeypatch.setattr(alone_module, "train_noise2void", stand_in)
+    big = tissue(edge=70)
+    study = make(model, budget=dataclasses.replace(TINY, size=(1, 4), steps=1))
+    study = dataclasses.replace(study, volume=big)
+    part = alone(study)
+    assert given["shape"] == (9, 70, 70) and given["steps"] == 1 and given["minutes"] is None
+    black = [psnr(study.scored.clean(z), np.zeros((70, 70), np.float32)) for z in (3, 6)]
+    assert by_label(part, method="noise2void")["psnr_mean"] == pytest.approx(np.mean(black))
+    assert "Noise2Void (CAREamics)" in part.findings[0]
+
+
+def test_the_stack_that_is_learned_from_is_bounded_and_holds_the_scored_slices():
+    volume = np.zeros((200, 12, 530), np.uint8)
+    volume[:] = np.arange(200)[:, None, None]
+    volume[:, :, ::2] += 1
+    part = part_of(Study(volume, tissue(), slices=(90, 110)))
+    assert part.source.shape == (128, 12, 512)
+    assert [round(float(part.clean(i).max() * 255)) for i in part.indices] == [91, 111]

@@ -73,7 +73,7 @@ MINUTES = Option(
 STEPS = Option(
     name="steps",
     label="Steps per competitor",
-    help="Train every competitor for as many steps instead of equally long.",
+    help="Train every network for as many steps instead of equally long.",
     kind=Kind.INTEGER,
     minimum=1,
 )
@@ -252,6 +252,14 @@ COMMANDS: tuple[Command, ...] = (
         "Plot quality against operations and parameters, for 1 unit to all of them.",
         "PSNR and interquartile range of a model stopped after each of its units; of several "
         "models, if they are given, and of competitors.",
+    ),
+    experiment(
+        "alone",
+        "From the noisy stack alone",
+        "Train on nothing but the noisy stack, and compare with Noise2Void and the best filter.",
+        "What most users have. At Gaussian sigma 25 and Poisson peak 8: NRRN with its centre "
+        "masked, NRRN with the paper's loss, and Noise2Void where CAREamics is installed, each "
+        "trained for the same time on the noisy stack that it then denoises.",
     ),
     experiment(
         "transfer",

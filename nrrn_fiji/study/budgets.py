@@ -44,11 +44,18 @@ class Budget:
     """Steps of fine-tuning, and of training afresh, on a small volume."""
     transfer_contenders: tuple[str, ...]
     """Competitors that are trained on the small volume too."""
+    alone_levels: int
+    """At how many noise levels networks learn from the noisy stack alone."""
     inherited_steps: int
     """Steps of each network that is trained towards simulated scans."""
     units: int
     maps: int
     """Size of these networks."""
+
+    @property
+    def length(self) -> str:
+        """How long each competitor is trained, in words."""
+        return f"{self.steps} steps" if self.minutes is None else f"{self.minutes:g} min"
 
 
 FULL = Budget(
@@ -69,6 +76,7 @@ FULL = Budget(
     thin=1,
     transfer_steps=1000,
     transfer_contenders=("unet-mean", "denoisenet-three"),
+    alone_levels=2,
     inherited_steps=2000,
     units=2,
     maps=16,
@@ -89,6 +97,7 @@ HOUR = Budget(
     thin=1,
     transfer_steps=60,
     transfer_contenders=(),
+    alone_levels=1,
     inherited_steps=250,
     units=2,
     maps=12,
@@ -109,6 +118,7 @@ QUICK = Budget(
     thin=12,
     transfer_steps=3,
     transfer_contenders=(),
+    alone_levels=1,
     inherited_steps=3,
     units=1,
     maps=8,

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 __all__ = ["NOISE", "Labelled", "Study"]
 
 TRAINS = ("transfer", "inherited")
-"""Experiments that train networks of their own."""
+"""Experiments that train networks of their own on the training volumes."""
 
 SMALLEST_EDGE = 64
 """Pixels: training crops of the usual size fit into slices of this size."""
@@ -366,13 +366,8 @@ class Study:
                 f"{listed(self.tuned.indices)}."
             )
         if self.trained:
-            length = (
-                f"{self.budget.steps} steps"
-                if self.budget.minutes is None
-                else f"{self.budget.minutes:g} min"
-            )
             text += (
-                f" Competitors trained for {length} each on "
+                f" Competitors trained for {self.budget.length} each on "
                 + ", ".join(f"`{stack.name}`" for stack in self.stacks)
                 + ", all with the same samples, noise, seed, and choice of the best step."
             )
@@ -385,11 +380,16 @@ class Study:
             from ..training_data import fingerprint
 
             trained_on = fingerprint(self.stacks)
+        peers = None
+        if experiment == "alone":
+            from ..baselines.noise2void import careamics_is_installed
+
+            peers = careamics_is_installed()
         assert self.levels is not None
         return digest(
             [
                 METHOD_VERSION,
-                experiment,
+                [experiment, peers],
                 self.scored.fingerprint(),
                 self.tuned.fingerprint(),
                 self.filter_facts(*self.levels, TABLE1_LEVEL),

@@ -6,7 +6,7 @@ Sizes are in inches at which a page prints them, letters 7 to 8 points high, col
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..plots import INK, plain, save
+from ..plots import INK, colour_of, plain, save
+from ..scoring import Level, Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Curve", "Panel", "box_plot", "curves", "histograms", "scatters"]
+__all__ = ["Curve", "Panel", "box_plot", "curves", "histograms", "level_dots", "scatters"]
 
 COLUMN, PAGE = 3.5, 7.2
 """Widths in inches of a figure beside text and of one across a page."""
@@ -171,6 +172,49 @@ def curves(
             place.set_ylim(min(low for low, _ in ranges), max(high for _, high in ranges))
     legend_below(figure, axes[: len(panels)], keys)
     save(figure, path)
+
+
+def level_dots(
+    rows: Sequence[Row],
+    levels: Sequence[Level],
+    words: Mapping[str, str],
+    path: Path,
+    networks: Collection[str] = (),
+) -> None:
+    """Save the PSNR of every method, one panel per noise level.
+
+    Parameters
+    ----------
+    rows
+        The scores; bars are their standard deviation over slices.
+    levels
+        The noise levels, from left to right.
+    words
+        What to write beneath a method, by its key; its label where that is missing.
+    path
+        The PNG file to write.
+    networks
+        Methods that are drawn in the colour of the NRRN.
+    """
+    colours = {"filter": colour_of("gaussian"), **dict.fromkeys(networks, colour_of("nrrn"))}
+    panels = []
+    for level in levels:
+        here = [row for row in rows if row.level == level]
+        dots = tuple(
+            Curve(
+                "",
+                [place],
+                [row.mean("psnr")],
+                colours.get(row.method) or colour_of(row.method),
+                line="",
+                mark="o",
+                spread=[row.sd("psnr")],
+            )
+            for place, row in enumerate(here)
+        )
+        ticks = tuple((place, words.get(row.method, row.label)) for place, row in enumerate(here))
+        panels.append(Panel(level.label, dots, "", "PSNR (dB)", x_ticks=ticks))
+    curves(panels, path)
 
 
 def histograms(

@@ -101,11 +101,12 @@ class ScanSampler(TripletSampler):
         super().__init__(stacks, settings)
         self.target = target
 
-    def batch(self, step: int) -> Batch:
-        """Return the samples of a step, the same for the same step and seed."""
+    def batch(self, step: int, part: range | None = None) -> Batch:
+        """Return the samples of a step, or a part of them, the same for the same step and seed."""
         boxes = [(box.array, box.intensity) for box in self.training]
         place = [self.settings.seed, SEEN, step]
-        return self._batch_of(place, boxes, self.settings.batch, self.settings.crop)
+        numbers = range(self.settings.batch) if part is None else part
+        return self._batch_of(place, boxes, numbers, self.settings.crop)
 
     def validation(self, count: int, crop: int) -> list[Batch]:
         """Return held-out samples with targets of the same kind; for the consensus loss, which has
@@ -113,16 +114,17 @@ class ScanSampler(TripletSampler):
         boxes = [(box.array, box.intensity) for box in self.held_out]
         edge = min(crop, *(min(array.shape[1:]) for array, _ in boxes))
         return [
-            self._batch_of([self.settings.seed, UNSEEN, number], boxes, 1, edge)
+            self._batch_of([self.settings.seed, UNSEEN, number], boxes, range(1), edge)
             for number in range(count)
         ]
 
-    def _batch_of(self, place: Sequence[int], boxes: Sequence[Cut], count: int, crop: int) -> Batch:
+    def _batch_of(
+        self, place: Sequence[int], boxes: Sequence[Cut], numbers: range, crop: int
+    ) -> Batch:
         """Return samples; each has a generator of its own, so that crops and the inputs' noise do
         not depend on how many scans the target takes."""
         samples = [
-            self._scans(np.random.default_rng([*place, number]), boxes, crop)
-            for number in range(count)
+            self._scans(np.random.default_rng([*place, number]), boxes, crop) for number in numbers
         ]
         return Batch(*(np.stack(part)[:, None] for part in zip(*samples, strict=True)))
 

@@ -15,6 +15,7 @@ from ..models import DEFAULT_MODEL, Model, load_model, save_model
 from ..progress import Cancelled, NoProgress, Progress
 from ..reports import Report, readable_time
 from ..scoring import Row
+from .alone import alone
 from .budgets import FULL, HOUR, QUICK, Budget
 from .context import Study
 from .cost import cost
@@ -60,6 +61,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         Experiment("inputs", inputs),
         Experiment("edges", edges),
         Experiment("cost", cost),
+        Experiment("alone", alone),
         Experiment("transfer", transfer),
         Experiment("inherited", inherited),
     )
@@ -135,7 +137,7 @@ def chosen_budget(
     if minutes is not None:
         budget = replace(budget, minutes=minutes, steps=None)
     if steps is not None:
-        budget = replace(budget, minutes=None, steps=steps)
+        budget = replace(budget, minutes=None, steps=steps, transfer_steps=steps)
     if competitors is not None:
         budget = replace(budget, contenders=parse_competitors(competitors))
     return budget
@@ -294,6 +296,7 @@ units_files = partial(study_files, "units")
 inputs_files = partial(study_files, "inputs")
 edges_files = partial(study_files, "edges")
 cost_files = partial(study_files, "cost")
+alone_files = partial(study_files, "alone")
 transfer_files = partial(study_files, "transfer")
 inherited_files = partial(study_files, "inherited")
 

@@ -7,7 +7,6 @@ fine-tuning the model, into a fresh network of its size, and into a fresh one of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ import numpy as np
 
 from ..baselines.trained import train_contender
 from ..models import Model, load_model
-from ..plots import colour_of
 from ..progress import Progress
 from ..reports import Table
 from ..scoring import Candidate, Level, Row, Steps, score
@@ -25,13 +23,28 @@ from ..triplets import TrainingStack
 from .cache import digest
 from .candidates import model_candidate, untreated
 from .context import Labelled, Study
-from .figures import Curve, Panel, curves
+from .figures import level_dots
 from .parts import Figure, Part, plus_minus
 
 __all__ = ["SMALL", "small_volume", "trained_once", "transfer"]
 
 LEVELS = {Level("poisson", 1): "17.9 dB", Level("gaussian", 10): "28.5 dB"}
 """The paper's strongest and weakest noise, and what its network of one unit reached."""
+
+WORDS = {
+    "input": "Input",
+    "filter": "Best\nfilter",
+    "pretrained": "Pre-\ntrained",
+    "tuned": "Fine-\ntuned",
+    "fresh": "Fresh",
+    "single": "Fresh,\n1 unit",
+    "trained-unet-mean": "Fresh\nU-Net",
+    "trained-denoisenet-three": "Fresh\nDenoise-\nNet",
+}
+"""Names of the methods beneath the figure."""
+
+OWN = ("pretrained", "tuned", "fresh", "single")
+"""Methods that are NRRNs."""
 
 SMALL = (16, 128, 128)
 """Slices, rows and columns of the small volume, at most."""
@@ -142,7 +155,7 @@ def transfer(study: Study) -> Part:
             ]
         rows += score(candidates, study.scored, level, steps)
     out = study.folder()
-    picture(rows, out / "transfer-psnr.png")
+    level_dots(rows, tuple(LEVELS), WORDS, out / "transfer-psnr.png", OWN)
     by_key = {(row.level, row.method): row for row in rows}
     findings = [
         f"{level.label}: on the small volume alone the fresh network of {pretrained.units} units "
@@ -198,45 +211,3 @@ def transfer(study: Study) -> Part:
 def named(model: Model, method: str, label: str, study: Study) -> Candidate:
     """Return a model as a candidate under a name of its own."""
     return replace(model_candidate(model, label=label, device=study.device), method=method)
-
-
-def picture(rows: Sequence[Row], path: Path) -> None:
-    """Save the PSNR of every way at either level."""
-    words = {
-        "input": "Input",
-        "filter": "Best\nfilter",
-        "pretrained": "Pre-\ntrained",
-        "tuned": "Fine-\ntuned",
-        "fresh": "Fresh",
-        "single": "Fresh,\n1 unit",
-        "trained-unet-mean": "Fresh\nU-Net",
-        "trained-denoisenet-three": "Fresh\nDenoise-\nNet",
-    }
-    own = dict.fromkeys(("pretrained", "tuned", "fresh", "single"), colour_of("nrrn"))
-    colours = {"filter": colour_of("gaussian"), **own}
-    panels = []
-    for level in LEVELS:
-        here = [row for row in rows if row.level == level]
-        panels.append(
-            Panel(
-                level.label,
-                tuple(
-                    Curve(
-                        "",
-                        [place],
-                        [row.mean("psnr")],
-                        colours.get(row.method) or colour_of(row.method),
-                        line="",
-                        mark="o",
-                        spread=[row.sd("psnr")],
-                    )
-                    for place, row in enumerate(here)
-                ),
-                "",
-                "PSNR (dB)",
-                x_ticks=tuple(
-                    (place, words.get(row.method, row.label)) for place, row in enumerate(here)
-                ),
-            )
-        )
-    curves(panels, path)
