@@ -1,8 +1,9 @@
 """Training samples: triplets of crops from stacks or from repeated scans of one slice.
 
-A sample is a *previous*, a *centre* and a *following* crop.  Which crops a step sees depends on
-the seed and the number of the step alone, never on what was drawn before: so a training that is
-resumed sees exactly what it would have seen, and samples can be prepared ahead in another thread.
+A sample is a *previous*, a *centre* and a *following* crop.  It depends on the seed, the number of
+the step and its own number in it alone, never on what was drawn before: so a training that is
+resumed sees exactly what it would have seen, samples can be prepared ahead in another thread, and
+several processes can make a batch together.
 
 Part of every stack is *held out*: no training sample touches it, and the best model is chosen
 there.  This module must never change the arrays it is given.
@@ -171,10 +172,23 @@ class TripletSampler:
         self.training = [part[0] for part in parts]
         self.held_out = [part[1] for part in parts]
 
-    def batch(self, step: int) -> Batch:
-        """Return the samples of a step, the same for the same step and seed."""
-        rng = np.random.default_rng([self.settings.seed, step])
-        return self._batch(rng, self.training, self.settings.batch, self.settings.crop)
+    def batch(self, step: int, part: range | None = None) -> Batch:
+        """Return the samples of a step, the same for the same step and seed.
+
+        Parameters
+        ----------
+        step
+            Number of the step.
+        part
+            Which samples of the step's batch to make; all when left out.  Every sample is drawn by
+            itself, so that processes can share the work on a batch.
+        """
+        seed, crop = self.settings.seed, self.settings.crop
+        samples = [
+            self._sample(np.random.default_rng([seed, step, index]), self.training, crop, None)
+            for index in (range(self.settings.batch) if part is None else part)
+        ]
+        return stacked(samples)
 
     def validation(self, count: int, crop: int) -> list[Batch]:
         """Return ``count`` held-out samples, one a batch, the same at every call.
@@ -191,7 +205,7 @@ class TripletSampler:
         largest = min(min(box.array.shape[1:]) for box in self.held_out)
         rng = np.random.default_rng([self.settings.seed, VALIDATION_STREAM])
         return [
-            self._batch(rng, self.held_out, 1, min(crop, largest), place=(index + 0.5) / count)
+            stacked([self._sample(rng, self.held_out, min(crop, largest), (index + 0.5) / count)])
             for index in range(count)
         ]
 
@@ -209,18 +223,7 @@ class TripletSampler:
         )
         largest = min(min(box.array.shape[1:]) for box in self.held_out)
         rng = np.random.default_rng([self.settings.seed, VALIDATION_STREAM + 1])
-        return shown._batch(rng, self.held_out, 1, min(crop, largest))
-
-    def _batch(
-        self,
-        rng: np.random.Generator,
-        boxes: Sequence[Box],
-        count: int,
-        crop: int,
-        place: float | None = None,
-    ) -> Batch:
-        samples = [self._sample(rng, boxes, crop, place) for _ in range(count)]
-        return Batch(*(np.stack(part)[:, None] for part in zip(*samples, strict=True)))
+        return stacked([shown._sample(rng, self.held_out, min(crop, largest), None)])
 
     def _sample(
         self,
@@ -332,6 +335,11 @@ class TripletSampler:
             elif kind < 0.8:
                 peak = None
         return peak, sigma
+
+
+def stacked(samples: Sequence[tuple[NDArray[np.float32], ...]]) -> Batch:
+    """Put the parts of samples, each (H, W), together to those of a batch, (B, 1, H, W)."""
+    return Batch(*(np.stack(part)[:, None] for part in zip(*samples, strict=True)))
 
 
 def resize(triplet: NDArray[np.float32], size: int) -> NDArray[np.float32]:

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from nrrn_fiji.triplets import (
-    Batch,
     SampleSettings,
     TrainingStack,
     TripletSampler,
@@ -25,10 +24,9 @@ def numbered(depth: int = 20, height: int = 40, width: int = 48) -> np.ndarray:
 class Placed(TripletSampler):
     """Gives the numbers of :func:`numbered` back, which the sampler maps to about [0, 1]."""
 
-    def _batch(self, *arguments: object, **more: object) -> Batch:
-        batch = super()._batch(*arguments, **more)  # type: ignore[arg-type]
-        images = (np.rint(image * SCALE) for image in batch[:4])
-        return Batch(*images, batch.weight)
+    def _sample(self, *arguments: object) -> tuple[np.ndarray, ...]:
+        *images, weight = super()._sample(*arguments)  # type: ignore[arg-type]
+        return (*(np.rint(image * SCALE) for image in images), weight)
 
 
 def sampler(settings: SampleSettings, *arrays: np.ndarray) -> TripletSampler:
@@ -56,6 +54,14 @@ def test_a_step_has_the_same_samples_whatever_came_before() -> None:
     assert not np.array_equal(first.batch(7).centre, first.batch(8).centre)
     other_seed = sampler(replace(PLAIN, seed=1))
     assert not np.array_equal(first.batch(7).centre, other_seed.batch(7).centre)
+
+
+def test_the_parts_of_a_step_are_its_samples_whoever_makes_them() -> None:
+    whole = sampler(PLAIN).batch(7)
+    parts = [sampler(PLAIN).batch(7, part) for part in (range(0, 1), range(1, 4))]
+    for one, pieces in zip(whole, zip(*parts, strict=True), strict=True):
+        np.testing.assert_array_equal(one, np.concatenate(pieces))
+    assert not np.array_equal(whole.centre[0], whole.centre[1])
 
 
 @pytest.mark.parametrize("isotropic", [False, True])

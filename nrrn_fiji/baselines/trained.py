@@ -135,9 +135,9 @@ class Unweighted(TripletSampler):
     For clean targets only; the weights of other objectives say which pixels count.
     """
 
-    def batch(self, step: int) -> Batch:
-        """Return the samples of a step."""
-        return alike(super().batch(step))
+    def batch(self, step: int, part: range | None = None) -> Batch:
+        """Return the samples of a step, or a part of them."""
+        return alike(super().batch(step, part))
 
     def validation(self, count: int, crop: int) -> list[Batch]:
         """Return the held-out samples."""
