@@ -22,7 +22,7 @@ from nrrn_fiji.network import NRRN
 from nrrn_fiji.plots import COLOURS, OTHERS, colour_of
 from nrrn_fiji.progress import Cancelled, NoProgress
 from nrrn_fiji.reports import Table
-from nrrn_fiji.scoring import Candidate, CleanSlices, Level
+from nrrn_fiji.scoring import Candidate, CleanSlices, Level, Row
 from nrrn_fiji.study import alone as alone_module
 from nrrn_fiji.study import candidates, jobs
 from nrrn_fiji.study import inherited as inherited_module
@@ -41,7 +41,7 @@ from nrrn_fiji.study.levels import TABLE1_LEVEL, default_slices
 from nrrn_fiji.study.opening import SliceRange, open_study
 from nrrn_fiji.study.parts import Part, kept_part, markdown_table, save_part, summarised
 from nrrn_fiji.study.report import write_report
-from nrrn_fiji.study.table2 import PAPER_TABLE1, table1
+from nrrn_fiji.study.table2 import PAPER_TABLE1, compare, table1
 from nrrn_fiji.study.tiles import tile_psnr, tiles
 from nrrn_fiji.study.transfer import small_volume, transfer
 from nrrn_fiji.study.units import fitted, units
@@ -712,3 +712,25 @@ def test_the_stack_that_is_learned_from_is_bounded_and_holds_the_scored_slices()
     part = part_of(Study(volume, tissue(), slices=(90, 110)))
     assert part.source.shape == (128, 12, 512)
     assert [round(float(part.clean(i).max() * 255)) for i in part.indices] == [91, 111]
+
+
+def test_a_single_level_is_told_in_numbers_not_in_counts():
+    level = Level("gaussian", 18)
+
+    def row(method, label, value, images=3, corrected=False):
+        scores = {"psnr": [value], "ssim": [value / 40]}
+        return Row(level, method, label, images, corrected, None, scores)
+
+    rows = [
+        row("input", "Input", 20),
+        row("gaussian", "Gaussian", 30),
+        row("gaussian", "Gaussian, grey-corrected", 30.5, corrected=True),
+        row("nrrn", "NRRN, 3 images", 32),
+        row("nrrn", "NRRN, 1 image", 31, images=1),
+        row("trained-unet-mean", "U-Net, mean of three", 29),
+    ]
+    [said] = compare(rows)
+    assert said == (
+        "At Gaussian 18: NRRN, 3 images 32.00 dB (SSIM 0.800), U-Net, mean of three 29.00 dB "
+        "(SSIM 0.725); the best filter, grey-corrected where that is better, 30.50 dB (SSIM 0.762)."
+    )

@@ -262,6 +262,8 @@ def compare(rows: Sequence[Row]) -> list[str]:
     turned = {row.level: row for row in rows if row.method == "nrrn-turned"}
     if not network:
         return []
+    if len(levels) == 1:
+        return [compare_at(rows, levels[0])]
 
     def above_filters(scored: dict[Level, Row]) -> str:
         """Count levels for PSNR and SSIM, for filters as they are and grey-corrected."""
@@ -299,6 +301,29 @@ def compare(rows: Sequence[Row]) -> list[str]:
             f"{ssim_count} in SSIM."
         )
     return sentences
+
+
+def compare_at(rows: Sequence[Row], level: Level) -> str:
+    """Return a sentence that sets the network's scores at one level beside everybody else's."""
+
+    def scores(psnr_row: Row, ssim_row: Row | None = None) -> str:
+        alike = (ssim_row or psnr_row).mean("ssim")
+        return f"{psnr_row.mean('psnr'):.2f} dB (SSIM {alike:.3f})"
+
+    own = [row for row in rows if row.method in ("nrrn", "nrrn-turned") and row.images == 3]
+    others = [
+        line[0]
+        for line in tables.lines_of(rows)
+        if tables.is_network(line[0]) and line[0].method not in ("nrrn", "nrrn-turned")
+    ]
+    filters = [
+        tables.best_filter(rows, level, metric, corrected=True) for metric in ("psnr", "ssim")
+    ]
+    said = [f"{row.label} {scores(row)}" for row in (*own, *others)]
+    return (
+        f"At {level.label}: {', '.join(said)}; the best filter, grey-corrected where that is "
+        f"better, {scores(*filters)}."
+    )
 
 
 def card_results(facts: dict[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
