@@ -39,7 +39,7 @@ from .unet import UNET_MULTIPLE, UNET_RADIUS, UNet
 
 __all__ = ["CONTENDERS", "Contender", "Kind", "Unweighted", "train_contender"]
 
-TRAINED_VERSION = 1
+TRAINED_VERSION = 2
 """Raised whenever a training gives another network than before: what was kept is then forgotten."""
 
 DENOISENET_RATE = 2e-3
