@@ -11,15 +11,17 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import click
-
-from nrrn_fiji import __version__
+from click.shell_completion import CompletionItem
 
 from .commands import COMMANDS, GROUPS, Command, Kind, Option
 from .console import FAILED, INTERRUPTED, Console, is_closed_pipe, output_as_events, say
+from .log_file import LogFile
+from .version import full_version
 
 __all__ = ["main", "nrrn"]
 
@@ -28,6 +30,10 @@ PLAN_HELP = "Say what would be done, with which settings, how long it would take
 QUIET_HELP = "Show no progress and no messages, only errors."
 JSON_HELP = "Write progress, messages and the result as lines of JSON."
 DEBUG_HELP = "Show the traceback of an error."
+LOG_HELP = (
+    "Append to FILE what was asked, versions, all messages, and the traceback of an error: send it "
+    "along when you ask for help."
+)
 
 
 class ValueType(click.ParamType):
@@ -49,6 +55,22 @@ class ValueType(click.ParamType):
             return self.option.parse(value)
         except ValueError as error:
             raise click.UsageError(str(error), ctx) from None
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Return what a shell may put in place of ``incomplete``: choices, models, or files."""
+        kind, words = self.option.kind, [str(choice) for choice in self.option.choices or ()]
+        if kind is Kind.MODEL:
+            from .models import known_models
+
+            words = [entry.name for entry in known_models()]
+        items = [CompletionItem(word) for word in words if word.startswith(incomplete)]
+        if kind in (Kind.IMAGE, Kind.FILE, Kind.MODEL):
+            items.append(CompletionItem(incomplete, type="file"))
+        elif kind is Kind.FOLDER:
+            items.append(CompletionItem(incomplete, type="dir"))
+        return items
 
 
 class TableCommand(click.Command):
@@ -182,10 +204,19 @@ def click_command(command: Command) -> TableCommand:
         params.append(flag(PLAN_HELP, "--plan"))
     if is_job:
         params.append(flag(QUIET_HELP, "-q", "--quiet"))
-    params += [flag(JSON_HELP, "json_lines", "--json"), flag(DEBUG_HELP, "--debug")]
+    params += [
+        flag(JSON_HELP, "json_lines", "--json"),
+        click.Option(["--log"], type=click.Path(path_type=Path), metavar="FILE", help=LOG_HELP),
+        flag(DEBUG_HELP, "--debug"),
+    ]
 
     def run(
-        json_lines: bool, debug: bool, quiet: bool = False, plan: bool = False, **given: Any
+        json_lines: bool,
+        debug: bool,
+        log: Path | None,
+        quiet: bool = False,
+        plan: bool = False,
+        **given: Any,
     ) -> int:
         values = {
             name: list(value) if isinstance(value, tuple) and name in many else value
@@ -197,8 +228,20 @@ def click_command(command: Command) -> TableCommand:
         except ValueError as error:
             raise click.UsageError(str(error), click.get_current_context()) from None
         console = Console(quiet=quiet, json_lines=json_lines, debug=debug)
-        with output_as_events() if json_lines else nullcontext():
-            return work(console, values, plan)
+        with ExitStack() as stack:
+            if log is not None:
+                words = click.get_current_context().find_root().obj
+                try:
+                    console.log = LogFile(log.expanduser(), words)
+                except OSError as error:
+                    return console.failure(error)
+                stack.enter_context(console.log.open())
+            if json_lines:
+                stack.enter_context(output_as_events())
+            code = work(console, values, plan)
+            if console.log is not None:
+                console.log.write(f"exit code: {code}")
+            return code
 
     def work(console: Console, values: dict[str, Any], plan: bool) -> int:
         try:
@@ -247,6 +290,13 @@ def show_group_help(ctx: click.Context) -> int:
     return click.UsageError.exit_code
 
 
+def show_version(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
+    """Show the version and end."""
+    if wanted and not ctx.resilient_parsing:
+        click.echo(f"nrrn {full_version()}")
+        ctx.exit()
+
+
 def build(commands: Sequence[Command], groups: Mapping[str, str]) -> TableGroup:
     """Return the whole ``nrrn`` command for a table, and what its groups have in common."""
     root = TableGroup(
@@ -254,7 +304,16 @@ def build(commands: Sequence[Command], groups: Mapping[str, str]) -> TableGroup:
         "Denoise FIB-SEM stacks with the NRRN, the noise reconstruction and removal network.",
         "Every command has its own help with examples: nrrn denoise --help",
     )
-    click.version_option(__version__, "-V", "--version", message="nrrn %(version)s")(root)
+    root.params.append(
+        click.Option(
+            ["-V", "--version"],
+            is_flag=True,
+            expose_value=False,
+            is_eager=True,
+            callback=show_version,
+            help="Show the version and the commit.",
+        )
+    )
     for command in commands:
         first, *rest = command.name.split()
         parent: click.Group = root
@@ -295,10 +354,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
-    if "--debug" not in (sys.argv[1:] if arguments is None else arguments):
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if "--debug" not in words:
         warnings.showwarning = show_warning
     try:
-        code = nrrn.main(arguments, prog_name="nrrn", standalone_mode=False)
+        code = nrrn.main(words, prog_name="nrrn", standalone_mode=False, obj=tuple(words))
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except click.UsageError as error:

@@ -28,6 +28,8 @@ from .reports import Reportable, Table, as_json, readable_time
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
+    from .log_file import LogFile
+
 __all__ = [
     "FAILED",
     "INTERRUPTED",
@@ -76,7 +78,14 @@ class Console:
         Write events and the result as lines of JSON to standard output.
     debug
         Show tracebacks.
+
+    Attributes
+    ----------
+    log
+        Where everything is written down as well; None for nowhere.
     """
+
+    log: LogFile | None = None
 
     def __init__(self, *, quiet: bool = False, json_lines: bool = False, debug: bool = False):
         self.quiet = quiet
@@ -95,6 +104,7 @@ class Console:
             What it is doing, in a word or two.
         """
         with self.display(counts, title) as progress, stopped_by_signals(progress):
+            progress.log = self.log
             yield progress
 
     @contextmanager
@@ -121,6 +131,10 @@ class Console:
         always
             Show it even when quiet: the result is what was asked for.
         """
+        if self.log is not None:
+            table = getattr(report, "table", None)
+            rows = (table.header, *table.rows) if table is not None else ()
+            self.log.write("\n".join([*map("  ".join, rows), report.summary]))
         if self.json_lines:
             write_event("result", **report.as_dict())
         elif always or not self.quiet:
@@ -133,6 +147,8 @@ class Console:
         """Say what went wrong, and return the exit code."""
         stopped = isinstance(error, (Cancelled, KeyboardInterrupt))
         code = INTERRUPTED if stopped else FAILED
+        if self.log is not None:
+            self.log.failure(error)
         if self.debug and not stopped:
             traceback.print_exception(error, file=sys.stderr)
         text = sentence(error)
@@ -239,6 +255,8 @@ class JobProgress:
     Satisfies :class:`nrrn_fiji.progress.Progress`.
     """
 
+    log: LogFile | None = None
+
     def __init__(self, counts: str, clock: Callable[[], float] = time.monotonic):
         self.counts = counts
         self.cancelled = False
@@ -255,12 +273,20 @@ class JobProgress:
         self.seen.append((self.clock(), done))
         while len(self.seen) > 2 and self.seen[-1][0] - self.seen[1][0] > SECONDS_OF_RATE:
             self.seen.popleft()
+        if self.log is not None:
+            self.log.progress("  ".join(filter(None, (self.pace(), text))), last=done >= total)
         self.show(done, total, text)
+
+    def message(self, text: str) -> None:
+        """Show a sentence, and write it down."""
+        if self.log is not None:
+            self.log.write(text)
+        self.show_message(text)
 
     def show(self, done: float, total: float, text: str) -> None:
         """Show the progress."""
 
-    def message(self, text: str) -> None:
+    def show_message(self, text: str) -> None:
         """Show a sentence."""
 
     def stopping(self) -> None:
@@ -309,7 +335,7 @@ class LineProgress(JobProgress):
         percent = f"{100 * done / total:3.0f} %" if total else ""
         say("  ".join(part for part in (percent, self.pace(), text) if part))
 
-    def message(self, text: str) -> None:
+    def show_message(self, text: str) -> None:
         """Write the sentence."""
         say(text)
 
@@ -334,7 +360,7 @@ class JsonProgress(JobProgress):
             seconds_left=self.remaining,
         )
 
-    def message(self, text: str) -> None:
+    def show_message(self, text: str) -> None:
         """Write an event."""
         write_event("message", text=text)
 
@@ -368,7 +394,7 @@ class BarProgress(JobProgress):
         """Move the bar."""
         self.bar.update(self.task, completed=done, total=total, pace=self.pace(), text=text)
 
-    def message(self, text: str) -> None:
+    def show_message(self, text: str) -> None:
         """Print the sentence above the bar."""
         self.bar.console.print(text, markup=False, highlight=False)
 

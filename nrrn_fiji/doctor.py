@@ -8,6 +8,7 @@ must never keep the others from being looked at.
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 import sys
 from collections.abc import Callable, Iterator
@@ -15,8 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import __version__
+from .outputs import readable_size
 from .reports import Report, Table
+from .support import support_request
+from .version import full_version
 
 __all__ = ["Finding", "examine"]
 
@@ -44,13 +47,15 @@ class Finding:
         return "PROBLEM" if self.needed else "missing"
 
 
-def examine(fiji: Path | None = None) -> Report:
+def examine(fiji: Path | None = None, report: bool = False) -> Report:
     """Look at everything that NRRN uses.
 
     Parameters
     ----------
     fiji
         The Fiji folder to look at; the one that ``nrrn fiji`` would open when left out.
+    report
+        Write the summary as a support request, see :mod:`nrrn_fiji.support`.
 
     Returns
     -------
@@ -65,6 +70,7 @@ def examine(fiji: Path | None = None) -> Report:
         ("bridge to Java", bridge),
         ("Fiji", lambda: fiji_and_java(fiji)),
         ("ImageJ", plain_imagej),
+        ("this computer", machine),
     ):
         findings += looked(name, look)
     broken = [finding for finding in findings if finding.advice and finding.needed]
@@ -75,8 +81,12 @@ def examine(fiji: Path | None = None) -> Report:
         lines.append("Stacks can be denoised here; the above is needed for ImageJ and Fiji alone.")
     else:
         lines.append("Everything is there. Open Fiji with: nrrn fiji")
+    table = Table(
+        ("what", "state", "found"),
+        tuple((finding.what, finding.state, finding.found) for finding in findings),
+    )
     return Report(
-        "\n".join(lines),
+        support_request(table, lines) if report else "\n".join(lines),
         {
             "findings": [
                 {
@@ -89,10 +99,7 @@ def examine(fiji: Path | None = None) -> Report:
             ],
             "whole": not broken,
         },
-        Table(
-            ("what", "state", "found"),
-            tuple((finding.what, finding.state, finding.found) for finding in findings),
-        ),
+        None if report else table,
         exit_code=1 if broken else 0,
     )
 
@@ -124,7 +131,7 @@ def python() -> Iterator[Finding]:
         advice = "install a 64-bit Python."
     where = f"{bits}, {platform.system()} {platform.machine()}, {sys.executable}"
     yield Finding("Python", f"{platform.python_version()}, {where}", advice, needed=True)
-    yield Finding("nrrn-fiji", f"{__version__} in {Path(__file__).parent}")
+    yield Finding("nrrn-fiji", f"{full_version()} in {Path(__file__).parent}")
 
 
 def torch() -> Iterator[Finding]:
@@ -244,6 +251,20 @@ def contents(folder: Path) -> str:
     version = f", ImageJ {min(jars)[3:-4]}" if jars else ""
     ours = len(installed_files(folder))
     return version + (f", {ours} NRRN scripts installed" if ours else "")
+
+
+def machine() -> Iterator[Finding]:
+    """Processor, memory and disk: what decides how large and how fast."""
+    import psutil
+
+    memory = psutil.virtual_memory()
+    yield Finding(
+        "memory",
+        f"{readable_size(memory.available)} free of {readable_size(memory.total)}; "
+        f"{psutil.cpu_count()} processor cores",
+    )
+    free = psutil.disk_usage(os.getcwd()).free
+    yield Finding("disk", f"{readable_size(free)} free in {os.getcwd()}")
 
 
 def plain_imagej() -> Iterator[Finding]:

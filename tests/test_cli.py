@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 import nrrn_fiji
-from nrrn_fiji import catalogue, cli, console, models
+from nrrn_fiji import catalogue, cli, console, models, version
 from nrrn_fiji.commands import COMMANDS, Command, Kind, Option, declare, find_command
 from nrrn_fiji.network import NRRN
 from nrrn_fiji.progress import Cancelled, Progress
@@ -134,6 +134,25 @@ FAKES = (
             ),
         ),
     ),
+    Command(
+        name="named",
+        title="Named",
+        summary="Name the output.",
+        examples=("nrrn named a.tif",),
+        function="test_cli:work",
+        options=(
+            SOURCE,
+            Option(
+                name="out",
+                label="Out",
+                help="Output.",
+                kind=Kind.FILE,
+                position="[OUT]",
+                named_after="source",
+                ending="-new",
+            ),
+        ),
+    ),
     *(
         Command(
             name=f"group {name}",
@@ -213,6 +232,13 @@ def test_what_is_left_out_has_its_default(fake: Run) -> None:
 def test_several_inputs_arrive_as_a_list(fake: Run) -> None:
     assert fake("many a.tif b.tif -o c.tif")[0] == 0
     assert calls == [{"source": [Path("a.tif"), Path("b.tif")], "out": Path("c.tif")}]
+
+
+def test_an_output_without_a_name_lies_beside_its_input(fake: Run) -> None:
+    assert fake("named 'a b/x.ome.tif'")[0] == 0
+    assert calls == [{"source": Path("a b/x.ome.tif"), "out": Path("a b/x-new.ome.tif")}]
+    assert fake("named x.tif y.tif")[0] == 0
+    assert calls[1]["out"] == Path("y.tif")
 
 
 def test_a_plan_does_nothing_and_is_shown_even_when_quiet(fake: Run) -> None:
@@ -608,6 +634,14 @@ def test_every_example_is_understood(command: Command) -> None:
         command.make_settings({k: v for k, v in context.params.items() if v is not None})
 
 
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_outputs_are_named_after_inputs_that_there_are(command: Command) -> None:
+    names = {option.name for option in command.options if option.required}
+    for option in command.options:
+        assert bool(option.named_after) == bool(option.ending)
+        assert not option.named_after or option.named_after in names
+
+
 def test_help_shows_defaults_ranges_and_choices(fake: Run) -> None:
     text = " ".join(fake("work -h")[1].split())
     assert "--whole N A whole number. [in px; at least 2; default: chosen for you]" in text
@@ -619,8 +653,10 @@ def test_help_shows_defaults_ranges_and_choices(fake: Run) -> None:
     assert text.index("Expert settings:") < text.index("--word") < text.index("Console:")
 
 
-def test_the_version(run: Run) -> None:
-    assert run("--version") == (0, f"nrrn {nrrn_fiji.__version__}\n", "")
+def test_the_version(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(version, "commit", lambda: "0123456789-dirty")
+    expected = f"nrrn {nrrn_fiji.__version__} (commit 0123456789-dirty)\n"
+    assert run("--version") == run("-V") == (0, expected, "")
 
 
 # The table ------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import pytest
 from nrrn_fiji import cli, doctor
 from nrrn_fiji.fiji import installed
 from nrrn_fiji.models import DEFAULT_MODEL
+from nrrn_fiji.version import full_version
 
 
 @pytest.fixture
@@ -109,3 +110,23 @@ def test_a_column_for_people(bare: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert report.table is not None
     assert report.table.header == ("what", "state", "found")
     assert [row[0] for row in report.table.rows][:2] == ["Python", "nrrn-fiji"]
+
+
+def test_a_support_request_has_the_headings_of_the_form_and_no_name(
+    bare: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    yaml = pytest.importorskip("yaml", reason="needs the extra docs")
+
+    monkeypatch.setenv("HOME", str(bare))
+    assert cli.main(["doctor", "--report"]) == 0
+    text = capsys.readouterr().out
+    form = Path(__file__).parents[1] / ".github" / "ISSUE_TEMPLATE" / "support.yml"
+    boxes = [box for box in yaml.safe_load(form.read_text())["body"] if box["type"] == "textarea"]
+    headings = [line.removeprefix("### ") for line in text.splitlines() if line.startswith("### ")]
+    assert headings == [box["attributes"]["label"] for box in boxes]
+    for box in boxes[:-1]:
+        assert box["attributes"]["description"] in text
+    assert str(bare) not in text
+    assert "~/user-models" in text
+    assert full_version() in text
+    assert "torch " in text.split("packages: ")[1]

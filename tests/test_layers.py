@@ -16,7 +16,7 @@ PACKAGE = Path(nrrn_fiji.__file__).parent
 
 # Lowest first.  A module imports from its own layer or from those above it in this list.
 LAYERS = (
-    {"settings", "progress", "resources", "reports", "files"},
+    {"settings", "progress", "resources", "reports", "files", "version", "log_file", "completion"},
     {
         "network",
         "objectives",
@@ -48,6 +48,8 @@ LAYERS = (
         "image",
         "tiff",
         "tiff_output",
+        "formats",
+        "plane_files",
         "ome",
         "folders",
         "outputs",
@@ -76,7 +78,7 @@ LAYERS = (
         "study",
         "__init__",
     },
-    {"commands", "catalogue", "console", "doctor", "cli", "__main__", "fiji"},
+    {"commands", "catalogue", "console", "support", "doctor", "cli", "__main__", "fiji"},
 )
 LAYER = {module: number for number, modules in enumerate(LAYERS) for module in modules}
 

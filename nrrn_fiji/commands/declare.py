@@ -16,6 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from ..files import beside
 from ..progress import Progress
 from ..reports import Reportable
 from ..settings import field_info
@@ -90,6 +91,13 @@ class Option:
 
     spelling: tuple[str, ...] = ()
     """How a command line spells it, where that is not ``--name``."""
+
+    named_after: str = ""
+    """For an output: the option that names the input beside which it lies when left out."""
+
+    ending: str = ""
+    """What such a name adds to the input's: "-denoised" makes stack-denoised.tif of stack.tif; with
+    a suffix of its own ("-model.safetensors") it takes the place of the input's."""
 
     def parse(self, text: str) -> Any:
         """Return the value that a user wrote.
@@ -216,6 +224,23 @@ class Command:
         """Return the options and then the settings' fields, each as an :class:`Option`."""
         return self.options + settings_options(self.settings)
 
+    def named_outputs(self, values: Mapping[str, Any]) -> dict[str, Path]:
+        """Return the names of the outputs that ``values`` leave out, made from the inputs' names.
+
+        Returns
+        -------
+        dict of str to Path
+            By option name; empty if all are given.  Whether a file of such a name exists already
+            is for the job to see, which never replaces one without being told to.
+        """
+        names = {}
+        for option in self.options:
+            source = values.get(option.named_after) if option.named_after else None
+            first = source[0] if isinstance(source, list) and source else source
+            if first and values.get(option.name) is None:
+                names[option.name] = beside(Path(first), option.ending)
+        return names
+
     def make_settings(self, values: Mapping[str, Any]) -> Any:
         """Return the settings object from those of ``values`` that belong to it; None if it has
         no settings.
@@ -238,7 +263,8 @@ class Command:
         Parameters
         ----------
         values
-            Parsed values by option name; what is left out has its default.
+            Parsed values by option name; what is left out has its default, an output's name one
+            made from its input's.
         progress
             Passed on if the command is a long job.
         plan
@@ -250,6 +276,7 @@ class Command:
             If a value has no option of its name, is required and missing, or is out of range.
             Whatever the function raises passes through.
         """
+        values = {**values, **self.named_outputs(values)}
         known = {option.name: option for option in self.all_options()}
         for name in values:
             if name not in known:

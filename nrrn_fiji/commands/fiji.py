@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..completion import SHELLS
 from .declare import Command, Kind, Option
 
 __all__ = ["COMMANDS"]
@@ -106,8 +107,37 @@ COMMANDS: tuple[Command, ...] = (
         summary="Say what was found on this computer, and what to do about each problem.",
         description="Looks at Python, torch, devices, Java, Fiji, ImageJ and models; changes "
         "and downloads nothing. The exit code is 1 if stacks cannot be denoised here.",
-        examples=("nrrn doctor", "nrrn doctor --fiji ~/Fiji.app"),
+        examples=("nrrn doctor", "nrrn doctor --fiji ~/Fiji.app", "nrrn doctor --report"),
         function="nrrn_fiji.doctor:examine",
-        options=(FIJI,),
+        options=(
+            FIJI,
+            Option(
+                name="report",
+                label="Report",
+                help="Write it as a support request in Markdown, with the questions that we would "
+                "ask you. Your name in paths becomes ~.",
+                kind=Kind.FLAG,
+                default=False,
+            ),
+        ),
+    ),
+    Command(
+        name="completion",
+        title="Shell completion",
+        summary="Print the script with which your shell completes nrrn commands and options.",
+        description="The last line of the script says where it belongs. On Windows there is none.",
+        examples=tuple(f"nrrn completion {shell}" for shell in SHELLS),
+        function="nrrn_fiji.completion:completion_script",
+        options=(
+            Option(
+                name="shell",
+                label="Shell",
+                help="The shell: bash (4.4 or newer), zsh or fish.",
+                kind=Kind.TEXT,
+                choices=SHELLS,
+                required=True,
+                position="SHELL",
+            ),
+        ),
     ),
 )

@@ -38,10 +38,12 @@ COMMANDS: tuple[Command, ...] = (
             Option(
                 name="out",
                 label="Output",
-                help="The average: a .tif file, an .ome.tif file, or a folder.",
+                help="The average: a .tif file, an .ome.tif file, or a folder; scan1-average.tif beside "
+                "scan1.tif when left out.",
                 kind=Kind.FILE,
-                required=True,
                 spelling=("-o", "--out"),
+                named_after="sources",
+                ending="-average",
             ),
             Option(
                 name="keep",

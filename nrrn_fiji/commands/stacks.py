@@ -17,6 +17,7 @@ COMMANDS: tuple[Command, ...] = (
         "written into the image's metadata. A run that was stopped goes on where it stopped when "
         "the same command is given again.",
         examples=(
+            "nrrn denoise stack.tif",
             "nrrn denoise stack.tif denoised.tif",
             "nrrn denoise 'slices/*.tif' denoised/ --model mine --slices 100:200",
             "nrrn denoise stack.tif denoised.tif --noise noise.tif --plan",
@@ -37,10 +38,12 @@ COMMANDS: tuple[Command, ...] = (
             Option(
                 name="out",
                 label="Output",
-                help="The result: a .tif file (ImageJ TIFF), an .ome.tif file, or a folder.",
+                help="The result: a .tif file (ImageJ TIFF), an .ome.tif file, or a folder; stack-denoised.tif "
+                "beside stack.tif when left out.",
                 kind=Kind.FILE,
-                required=True,
-                position="OUT",
+                position="[OUT]",
+                named_after="source",
+                ending="-denoised",
             ),
             Option(
                 name="model",
@@ -111,10 +114,12 @@ COMMANDS: tuple[Command, ...] = (
             Option(
                 name="out",
                 label="Model file",
-                help="The model file to write, ending in .safetensors.",
+                help="The model file to write, ending in .safetensors; named after the first stack when "
+                "left out.",
                 kind=Kind.FILE,
-                required=True,
                 spelling=("-o", "--out"),
+                named_after="stacks",
+                ending="-model.safetensors",
             ),
             Option(
                 name="fine_tune",
@@ -172,10 +177,12 @@ COMMANDS: tuple[Command, ...] = (
             Option(
                 name="out",
                 label="Output",
-                help="The result: a .tif file (ImageJ TIFF), an .ome.tif file, or a folder.",
+                help="The result: a .tif file (ImageJ TIFF), an .ome.tif file, or a folder; stack-noisy.tif "
+                "beside stack.tif when left out.",
                 kind=Kind.FILE,
-                required=True,
-                position="OUT",
+                position="[OUT]",
+                named_after="source",
+                ending="-noisy",
             ),
             OVERWRITE,
             RESTART,

@@ -1,0 +1,52 @@
+"""Names of results, and files that are whole or not there."""
+
+from __future__ import annotations
+
+import doctest
+from pathlib import Path
+
+import pytest
+
+from nrrn_fiji import files
+from nrrn_fiji.files import beside
+
+
+def test_the_examples_hold() -> None:
+    assert doctest.testmod(files).failed == 0
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("stack.tif", "stack-x.tif"),
+        ("a.b/stack.2.TIFF", "a.b/stack.2-x.TIFF"),
+        ("s.OME.TIF", "s-x.OME.TIF"),
+        ("v.ome.zarr", "v-x.ome.zarr"),
+        ("v.zarr/", "v-x.zarr"),
+        ("one.png", "one-x.tif"),
+        ("slices", "slices-x"),
+        ("a/s_[0-9]*.tif", "a-x"),
+        ("/data/slices/", "/data/slices-x"),
+    ],
+)
+def test_a_result_lies_beside_its_source(source: str, expected: str) -> None:
+    assert str(beside(Path(source), "-x")) == expected
+
+
+def test_a_folder_has_no_suffix_and_the_present_folder_has_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run.2024"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    for source in (folder, Path("."), Path("*.tif")):
+        assert beside(source, "-x") == tmp_path / "run.2024-x"
+
+
+def test_a_file_is_replaced_whole_or_stays(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    files.write_whole(path, b"old")
+    with pytest.raises(TypeError):
+        files.write_whole(path, "no bytes")  # type: ignore[arg-type]
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
