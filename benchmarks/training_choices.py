@@ -1,6 +1,7 @@
 """Which training gives the best image: short trainings that differ in one choice each.
 
     python benchmarks/training_choices.py noisy STACK.tif [--steps 400] [--only NAME]
+    python benchmarks/training_choices.py noisy STACK.tif --start MODEL   # trained on clean slices
     python benchmarks/training_choices.py correlated STACK.tif
     python benchmarks/training_choices.py clean STACK.tif [--start MODEL]
 
@@ -37,6 +38,7 @@ from nrrn_fiji import TrainSettings, load_model, training, triplets
 from nrrn_fiji.metrics import psnr
 from nrrn_fiji.network import NRRN
 from nrrn_fiji.noise import add_noise, noise_variance
+from nrrn_fiji.objectives import consensus, weighted_squared_error
 from nrrn_fiji.train_job import start_from
 from nrrn_fiji.triplets import TrainingStack, TripletSampler
 
@@ -91,6 +93,20 @@ def weighted_by(weight: Callable[[float], float]) -> Any:
     return mock.patch.object(TripletSampler, "_sample", changed)
 
 
+def with_consensus(share: float) -> Any:
+    """Add a share of the paper's loss, neighbours as targets, to the masked one."""
+
+    def combined(network: NRRN, batch: triplets.Batch, settings: TrainSettings) -> torch.Tensor:
+        if not torch.is_grad_enabled():  # held-out samples are judged by masked pixels alone
+            return usual_loss(network, batch, settings)
+        previous, centre, following, target, weight = (torch.from_numpy(part) for part in batch)
+        a, b = network.branches(previous, centre, following)
+        masked = weighted_squared_error(a, b, target, weight)
+        return masked + share * consensus(a, b, previous, following)
+
+    return mock.patch.object(training, "objective_value", combined)
+
+
 def psnr_loss(network: NRRN, batch: triplets.Batch, settings: TrainSettings) -> torch.Tensor:
     """The mean logarithm of the samples' squared errors: the mean PSNR, in other units."""
     previous, centre, following, target, _ = (torch.from_numpy(part) for part in batch)
@@ -137,6 +153,9 @@ CHOICES: dict[str, Choices] = {
         "masked 6 %": (MASKED, None),
         "masked 15 %": (MASKED | {"mask": 0.15}, None),
         "masked 30 %": (MASKED | {"mask": 0.3}, None),
+        "masked 15 % + 0.1 consensus": (MASKED | {"mask": 0.15}, lambda: with_consensus(0.1)),
+        "masked 15 % + consensus": (MASKED | {"mask": 0.15}, lambda: with_consensus(1.0)),
+        "masked 15 %, constant rate": (MASKED | {"mask": 0.15, "schedule": "constant"}, None),
         "masked 6 %, median": (MASKED, lambda: replaced_by(median_around)),
         "masked 6 %, mean of 8": (MASKED, lambda: replaced_by(mean_around)),
     },
@@ -162,6 +181,7 @@ CHOICES: dict[str, Choices] = {
             SYNTHETIC,
             lambda: mock.patch.object(training, "objective_value", told_loss),
         ),
+        "constant rate": (SYNTHETIC | {"schedule": "constant"}, None),
         "2 units x 24 maps": (SYNTHETIC | {"units": 2, "maps": 24}, None),
         "4 units": (SYNTHETIC | {"units": 4}, None),
         "5 units": (SYNTHETIC | {"units": 5}, None),
