@@ -100,8 +100,10 @@ def test_every_setting_is_a_parameter_in_the_order_of_the_table(
         assert shown == [*first, *settings], helped
         assert op in [str(name) for name in ij.op().ops()]
         assert helped.split("\n", 1)[1] in everything
-    result = ij.op().run("nrrn.denoise", imp, model, 1, 2, 1, False, "10,240")
-    expected = nrrn_fiji.denoise(pixels(imp), model, units=1, images=2, intensity=(10, 240))
+    result = ij.op().run("nrrn.denoise", imp, model, 1, 2, 1, 0.5, False, "10,240")
+    expected = nrrn_fiji.denoise(
+        pixels(imp), model, units=1, images=2, strength=0.5, intensity=(10, 240)
+    )
     assert np.array_equal(pixels(result), expected)
 
 
