@@ -42,6 +42,7 @@ from .volumes import (
     VolumeWriter,
     check_output_name,
     create_volume,
+    file_of,
     open_volume,
     reopen_volume,
 )
@@ -86,7 +87,8 @@ def denoise_file(
     source
         As for :func:`nrrn_fiji.open_volume`.
     out
-        A ``.tif`` or ``.ome.tif`` file, or a name without suffix for a folder of slices.
+        A ``.tif``, ``.ome.tif``, ``.zarr``, ``.h5`` or ``.mrc`` file, or a name without suffix for
+        a folder of slices.
     model
         Name, file or loaded model.
     settings
@@ -402,7 +404,12 @@ class DenoiseJob:
                     if not part.begun:
                         part.begin(request, {"channels": [plan.as_dict() for plan in self.plans]})
                     try:
+                        for writer in writers.values():
+                            for note in writer.notes:
+                                progress.message(note)
                         self.compute(part, writers, progress)
+                        for writer in writers.values():
+                            writer.finish(progress)
                     except Cancelled as stop:
                         again = (
                             " Run the same command again to go on."
@@ -438,6 +445,7 @@ class DenoiseJob:
             part.path(kind),
             self.volume,
             **about,
+            slab=self.plans[0].slab,
             same_values=kind != "noise",
             channel_names=names,
             provenance=self.provenance(kind),
@@ -590,7 +598,7 @@ def _check_outputs(source: ImageSource, targets: dict[str, Path]) -> None:
     """Refuse outputs that would damage the input or each other, or that cannot be written."""
     inputs: list[Path] = []
     if isinstance(source, str | Path):
-        inputs = [Path(source)]
+        inputs = [file_of(source)]
         if not inputs[0].exists() and glob.has_magic(str(source)):
             inputs = [Path(path) for path in glob.glob(str(source))]
             for kind, path in targets.items():

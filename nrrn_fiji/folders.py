@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .files import sync_folder
+from .formats import Output
 from .image import ImageMetadata, Volume, VolumeShape, VolumeWriter
 from .intensity import check_dtype
 from .tiff import TiffVolume, stem
@@ -26,9 +27,12 @@ __all__ = [
     "SLICE_SUFFIXES",
     "FolderVolume",
     "FolderWriter",
+    "create",
     "create_folder",
     "natural_order",
+    "open_file",
     "output_files",
+    "reopen",
     "slices_in",
 ]
 
@@ -346,3 +350,33 @@ def create_folder(
         )
     sync_folder(folder)
     return FolderWriter(folder, shape, dtype, files)
+
+
+def open_file(path: Path, inside: str) -> Volume:
+    """Open a picture as a stack of one slice; see :mod:`nrrn_fiji.formats`."""
+    return FolderVolume([path], path.stem, path)
+
+
+def create(path: Path, output: Output) -> VolumeWriter:
+    """Lay out a folder of slices; see :mod:`nrrn_fiji.formats`."""
+    return create_folder(
+        path,
+        output.like,
+        shape=output.shape,
+        dtype=output.dtype,
+        slices=output.slices,
+        same_values=output.same_values,
+        provenance=output.provenance,
+        channel_names=output.channel_names,
+    )
+
+
+def reopen(path: Path, output: Output) -> VolumeWriter:
+    """Continue a folder that :func:`create` laid out; see :mod:`nrrn_fiji.formats`."""
+    files = output_files(path, output.like, output.shape, output.slices)
+    for file in files:
+        if not file.is_file():
+            raise FileNotFoundError(
+                f"{file} is missing, so {path} cannot be continued: start again (--restart)."
+            )
+    return FolderWriter(path, output.shape, output.dtype, files)

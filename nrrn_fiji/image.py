@@ -22,9 +22,12 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from .progress import Progress
+
 __all__ = [
     "PROVENANCE",
     "ImageMetadata",
+    "Origin",
     "Volume",
     "VolumeShape",
     "VolumeWriter",
@@ -57,6 +60,14 @@ class VolumeShape(NamedTuple):
     def planes(self) -> int:
         """Number of two-dimensional images."""
         return self.t * self.c * self.z
+
+
+class Origin(NamedTuple):
+    """How an image was opened, such that another process can open it; can be pickled."""
+
+    source: str | tuple[str, ...]
+    """The file, folder or pattern, or the list of files, as absolute paths."""
+    z_axis: str | None = None
 
 
 def provenance_line(provenance: dict[str, Any]) -> str:
@@ -296,7 +307,11 @@ class Volume(ABC):
         What the file said.
     notes
         Sentences the user should read before a long run.
+    origin
+        How another process opens it again; None for arrays.
     """
+
+    origin: Origin | None = None
 
     def __init__(
         self,
@@ -455,12 +470,29 @@ class Volume(ABC):
 
 
 class VolumeWriter(ABC):
-    """An output that takes slabs in any order; what was written survives a killed process."""
+    """An output that takes slabs in any order; what was written survives a killed process.
+
+    Several processes may open writers of one output (:func:`nrrn_fiji.volumes.reopen_volume`) and
+    write at the same time, if none begins or ends within :attr:`depth_multiple` slices of another.
+
+    Attributes
+    ----------
+    path, shape, dtype
+        The output and what it holds.
+    depth_multiple
+        Every part that is written should begin at a multiple of this, counted in the output, and
+        end at one or with the stack: then no chunk or shard of the file belongs to two parts.
+    notes
+        Sentences the user should read about what the format cannot hold.
+    """
+
+    depth_multiple: int = 1
 
     def __init__(self, path: Path, shape: VolumeShape, dtype: np.dtype[Any]) -> None:
         self.path = path
         self.shape = shape
         self.dtype = dtype
+        self.notes: list[str] = []
 
     @abstractmethod
     def _write_plane(self, plane: Array, t: int, c: int, z: int) -> None:
@@ -491,8 +523,29 @@ class VolumeWriter(ABC):
                 f"(n, {self.shape.y}, {self.shape.x}) of {self.dtype}."
             )
         _check_index(self.shape, start, start + len(block), channel, time)
+        self._write_planes(block, time, channel, start)
+
+    def _write_planes(self, block: Array, t: int, c: int, start: int) -> None:
+        """Write consecutive planes (n, Y, X) of the right type."""
         for i, plane in enumerate(block):
-            self._write_plane(plane, time, channel, start + i)
+            self._write_plane(plane, t, c, start + i)
+
+    def finish(self, progress: Progress | None = None) -> None:
+        """Write what depends on all slices, such as a pyramid; call it once when all are written.
+
+        It can be repeated, so a run that is killed meanwhile loses nothing.
+
+        Parameters
+        ----------
+        progress
+            Is asked whether to stop.
+
+        Raises
+        ------
+        Cancelled
+            When the user stops.
+        """
+        self.flush()
 
     @abstractmethod
     def record(self, provenance: dict[str, Any]) -> None:

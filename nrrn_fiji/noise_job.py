@@ -21,7 +21,15 @@ from .noise import add_noise
 from .outputs import BlockKey, PartialOutput, check_distinct
 from .progress import Cancelled, NoProgress, Progress
 from .settings import NoiseSettings
-from .volumes import StackSource, Volume, create_volume, open_volume, reopen_volume
+from .volumes import (
+    StackSource,
+    Volume,
+    check_output_name,
+    create_volume,
+    file_of,
+    open_volume,
+    reopen_volume,
+)
 
 __all__ = ["NoiseReport", "add_noise_file", "check_noise", "noise_spans", "noisy_slice"]
 
@@ -94,7 +102,8 @@ def add_noise_file(
     progress = progress or NoProgress()
     out = Path(out)
     if isinstance(source, str | Path):
-        check_distinct([Path(source)], {"out": out})
+        check_distinct([file_of(source)], {"out": out})
+    check_output_name(out)
     with open_volume(source) as volume:
         for note in volume.notes:
             progress.message(note)
@@ -131,6 +140,7 @@ def add_noise_file(
                     writer.flush()
                     part.mark(BlockKey(t, c, z))
                     progress.update(number + 1, len(planes))
+                writer.finish(progress)
             with part.no_space_said():
                 part.finish()
     return NoiseReport(out, len(planes), settings)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 
 from . import __version__
 from .files import write_whole
+from .formats import plain_name
 from .outputs import BlockKey, PartialOutput, check_distinct
 from .progress import Cancelled, NoProgress, Progress
 from .registration import Placement, align_scans
@@ -39,6 +39,7 @@ from .volumes import (
     VolumeWriter,
     check_output_name,
     create_volume,
+    file_of,
     open_volume,
     reopen_volume,
 )
@@ -182,8 +183,8 @@ def register_files(
     out, keep = Path(out), None if keep is None else Path(keep)
     turboreg(settings.transform)  # says at once if it is not installed
     targets = {"image": out} | ({} if keep is None else {"scans": keep})
-    inputs = [Path(source) for source in sources if isinstance(source, str | Path)]
-    stem = re.sub(r"(\.ome)?\.tiff?$", "", out.name, flags=re.IGNORECASE)
+    inputs = [file_of(source) for source in sources if isinstance(source, str | Path)]
+    stem = plain_name(out)
     table_file, plot = (out.with_name(stem + end) for end in (".shifts.csv", ".shifts.png"))
     check_distinct(inputs, {"out": out, "the table": table_file, "the plot": plot})
     if keep is not None:
@@ -303,6 +304,8 @@ class Job:
                 part.mark(key)
                 done = PLACING + (1 - PLACING) * (z + 1) / depth
                 progress.update(total * done, total)
+            for writer in writers.values():
+                writer.finish(progress)
         return float(np.mean(left_out)) if left_out else 0.0
 
     def write_slice(self, z: int, writers: dict[str, VolumeWriter]) -> float:
@@ -343,6 +346,7 @@ class Job:
             like,
             shape=shape,
             slices=slices,
+            slab=len(slices) if kind == "scans" else 1,
             provenance=provenance(self.scans.names, self.settings, self.placements, kind),
         )
 

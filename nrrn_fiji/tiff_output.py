@@ -1,8 +1,7 @@
 """Lays out TIFF files, full size and with all their metadata, and writes planes into them.
 
-Planes are written at their offsets with plain file I/O: so memory does not grow with the file
-(the pages of a memory map count as memory), and every plane that was written survives a killed
-process.  This module must never hold more than one plane beside the caller's slab.
+Planes are written one by one at their offsets (:mod:`nrrn_fiji.plane_files`).  This module must
+never hold more than one plane beside the caller's slab.
 
 Sources: TIFF 6.0; ImageJ's ``ij.io.TiffEncoder`` and ``ij.io.FileSaver.getDescriptionString``;
 OME-TIFF specification, https://docs.openmicroscopy.org/ome-model/
@@ -10,7 +9,6 @@ OME-TIFF specification, https://docs.openmicroscopy.org/ome-model/
 
 from __future__ import annotations
 
-import errno
 import math
 import os
 from fractions import Fraction
@@ -22,10 +20,20 @@ import tifffile
 from numpy.typing import NDArray
 
 from . import ome
-from .image import PROVENANCE, ImageMetadata, VolumeShape, VolumeWriter, provenance_line
-from .tiff import is_ome_name, quiet, stem
+from .formats import Output, check_same
+from .image import PROVENANCE, ImageMetadata, Volume, VolumeShape, VolumeWriter, provenance_line
+from .plane_files import PlaneFileWriter, disk_full
+from .tiff import TiffVolume, is_ome_name, quiet, stem
 
-__all__ = ["TiffSlabWriter", "create_tiff", "disk_full", "record_provenance"]
+__all__ = [
+    "TiffSlabWriter",
+    "create",
+    "create_tiff",
+    "disk_full",
+    "open_file",
+    "record_provenance",
+    "reopen",
+]
 
 Array = NDArray[Any]
 
@@ -231,17 +239,7 @@ def _ome_description(
     ).encode()
 
 
-def disk_full(path: Path, what: str) -> OSError:
-    """Return the error for a disk without room; its message is a sentence."""
-    error = OSError(
-        f"{path} does not fit on its disk ({what}): make room, then run the same command again; "
-        "what is finished is kept."
-    )
-    error.errno = errno.ENOSPC
-    return error
-
-
-class TiffSlabWriter(VolumeWriter):
+class TiffSlabWriter(PlaneFileWriter):
     """Writes planes into a TIFF that :func:`create_tiff` laid out.
 
     Parameters
@@ -257,31 +255,39 @@ class TiffSlabWriter(VolumeWriter):
     def __init__(
         self, path: Path, shape: VolumeShape, dtype: np.dtype[Any], offset: int, byteorder: str
     ) -> None:
-        super().__init__(path, shape, dtype)
-        self._offset = offset
-        self._stored = dtype.newbyteorder("<" if byteorder == "<" else ">")
-        # Unbuffered: a finished plane is the system's, even if this process is killed.
-        self._file = open(path, "r+b", buffering=0)  # noqa: SIM115
-
-    def _write_plane(self, plane: Array, t: int, c: int, z: int) -> None:
-        data = np.ascontiguousarray(plane).astype(self._stored, copy=False).data.cast("B")
-        index = (t * self.shape.z + z) * self.shape.c + c
-        try:
-            self._file.seek(self._offset + index * len(data))
-            while data:
-                data = data[self._file.write(data) :]
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise disk_full(self.path, os.strerror(error.errno)) from error
-            raise
+        stored = dtype.newbyteorder("<" if byteorder == "<" else ">")
+        super().__init__(path, shape, dtype, offset, stored)
 
     def record(self, provenance: dict[str, Any]) -> None:
         record_provenance(self.path, provenance)
 
-    def flush(self) -> None:
-        os.fsync(self._file.fileno())
 
-    def close(self) -> None:
-        if not self._file.closed:
-            self.flush()
-            self._file.close()
+def open_file(path: Path, inside: str) -> Volume:
+    """Open a TIFF file of any kind; see :mod:`nrrn_fiji.formats`."""
+    return TiffVolume(path)
+
+
+def create(path: Path, output: Output) -> VolumeWriter:
+    """Lay out an ImageJ TIFF or an OME-TIFF; see :mod:`nrrn_fiji.formats`."""
+    metadata = output.metadata
+    offset = create_tiff(
+        path,
+        metadata,
+        like=output.like.shape,
+        shape=output.shape,
+        dtype=output.dtype,
+        slices=output.slices,
+        provenance=output.provenance,
+    )
+    return TiffSlabWriter(path, output.shape, output.dtype, offset, metadata.byteorder)
+
+
+def reopen(path: Path, output: Output) -> VolumeWriter:
+    """Continue a TIFF that :func:`create` laid out; see :mod:`nrrn_fiji.formats`."""
+    with TiffVolume(path, probe=False) as begun:
+        check_same(path, begun.shape, begun.dtype, output)
+        if begun.data_offset is None:
+            raise ValueError(f"{path} is not what was begun: start again (--restart).")
+        return TiffSlabWriter(
+            path, output.shape, output.dtype, begun.data_offset, begun.metadata.byteorder
+        )

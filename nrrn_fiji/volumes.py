@@ -1,8 +1,9 @@
 """Opens images and creates outputs of the same kind, slab by slab, whatever their file format.
 
 This is the one door to the data layer: a source is a file, a folder, a glob, a list of files or
-an array, and an output is a TIFF file or a folder of slices.  Nothing here may load a whole
-volume, change a source, or leave out what the source said about its image.
+an array, and an output has one of the formats of :mod:`nrrn_fiji.formats`, chosen by its name.
+Nothing here may load a whole volume, change a source, or leave out what the source said about its
+image.
 
 >>> import numpy as np
 >>> with open_volume(np.zeros((5, 4, 3), np.uint16)) as volume:
@@ -24,18 +25,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from .folders import (
-    SLICE_SUFFIXES,
-    TIFF_SUFFIXES,
-    FolderVolume,
-    FolderWriter,
-    create_folder,
-    natural_order,
-    output_files,
-    slices_in,
+from .folders import FolderVolume, natural_order, slices_in
+from .formats import (
+    Output,
+    check_output_name,
+    format_of_folder,
+    format_of_input,
+    format_of_output,
+    load_format,
+    split_inside,
 )
 from .image import (
     ImageMetadata,
+    Origin,
     Volume,
     VolumeShape,
     VolumeWriter,
@@ -43,11 +45,11 @@ from .image import (
     provenance_line,
 )
 from .intensity import check_dtype
-from .tiff import TiffVolume
-from .tiff_output import TiffSlabWriter, create_tiff, disk_full
+from .plane_files import disk_full
 
 __all__ = [
     "ImageMetadata",
+    "Origin",
     "StackSource",
     "Volume",
     "VolumeShape",
@@ -55,6 +57,7 @@ __all__ = [
     "check_grey",
     "check_output_name",
     "create_volume",
+    "file_of",
     "open_volume",
     "parse_provenance",
     "provenance_line",
@@ -144,7 +147,8 @@ def open_volume(
     Parameters
     ----------
     source
-        A TIFF file (ImageJ, OME, plain, BigTIFF, compressed, tiled); a folder, a glob such as
+        A TIFF file (ImageJ, OME, plain, BigTIFF, compressed, tiled), an OME-Zarr, an HDF5 file
+        ("stack.h5:/raw" for one of several datasets) or an MRC file; a folder, a glob such as
         "slices/*.png" or a list of single-slice images (TIFF, PNG, BMP, JPEG), taken in natural
         order (a list in its own); or an array (Z, Y, X) or (Y, X).
     z_axis
@@ -162,8 +166,11 @@ def open_volume(
     ValueError
         If it is no image, damaged, empty, or holds colours, masks, complex numbers or slices of
         different sizes.
+    ImportError
+        If reading its format needs a library that is not installed.
     """
     volume = _open(source)
+    volume.origin = _origin(source, z_axis)
     try:
         if z_axis is not None:
             volume.reinterpret(z_axis)
@@ -199,10 +206,17 @@ def _open(source: str | Path | Sequence[str | Path] | Array) -> Volume:
             )
         return _open_files([Path(item) for item in source], "the list of images", None)
     path = Path(source)
+    inside = ""
+    if not path.exists():
+        name, inside = split_inside(str(source))
+        path = Path(name)
     if path.is_dir():
+        folder = format_of_folder(path)
+        if folder is not None:
+            return load_format(folder).open_file(path, inside)
         return FolderVolume(slices_in(path), path.resolve().name, path)
     if path.exists():
-        return _open_file(path)
+        return _open_file(path, inside)
     if glob.has_magic(str(source)):
         paths = sorted((Path(item) for item in glob.glob(str(source))), key=natural_order)
         if not paths:
@@ -214,15 +228,26 @@ def _open(source: str | Path | Sequence[str | Path] | Array) -> Volume:
     raise FileNotFoundError(f"{source} does not exist: check the spelling and the folder.")
 
 
-def _open_file(path: Path) -> Volume:
+def _open_file(path: Path, inside: str = "") -> Volume:
     """Open one file by its suffix."""
-    suffix = path.suffix.lower()
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty (0 bytes): copy or save it again.")
-    if suffix in SLICE_SUFFIXES and suffix not in TIFF_SUFFIXES:
-        return FolderVolume([path], path.stem, path)
-    # A TIFF under another name (.lsm, .stk, none) is still a TIFF.
-    return TiffVolume(path)
+    return load_format(format_of_input(path)).open_file(path, inside)
+
+
+def _origin(source: str | Path | Sequence[str | Path] | Array, z_axis: str | None) -> Origin | None:
+    """Return what opens the source again in another process and folder; None for arrays."""
+    if isinstance(source, str | os.PathLike):
+        return Origin(os.path.abspath(source), z_axis)
+    if isinstance(source, np.ndarray) or hasattr(source, "__array__"):
+        return None
+    return Origin(tuple(os.path.abspath(str(item)) for item in source), z_axis)
+
+
+def file_of(source: str | Path) -> Path:
+    """Return the file or folder that a source is in: "a.h5" for "a.h5:/raw"."""
+    path = Path(source)
+    return path if path.exists() else Path(split_inside(str(source))[0])
 
 
 def _open_files(paths: list[Path], what: str, folder: Path | None) -> Volume:
@@ -245,6 +270,7 @@ def create_volume(
     shape: VolumeShape | None = None,
     dtype: DTypeLike | None = None,
     slices: range | None = None,
+    slab: int = 1,
     provenance: dict[str, Any] | None = None,
     same_values: bool = True,
     channel_names: Sequence[str] | None = None,
@@ -252,8 +278,10 @@ def create_volume(
     """Lay out an output, full size and with all its metadata, and return its writer.
 
     A name that ends in ".tif" or ".tiff" makes an ImageJ TIFF (an OME-TIFF if the input is one or
-    if the name ends in ".ome.tif"; an OME-BigTIFF above 4 GiB); a name without suffix makes a
-    folder of single-slice TIFFs named as the input's slices.  Pixels not yet written are 0.
+    if the name ends in ".ome.tif"; an OME-BigTIFF above 4 GiB); ".zarr" an OME-Zarr (of version
+    0.5, or of the input's), ".h5" and ".hdf5" an HDF5 file, ".mrc" an MRC file; a name without
+    suffix makes a folder of single-slice TIFFs named as the input's slices.  Pixels not yet
+    written are 0.
 
     Parameters
     ----------
@@ -267,6 +295,9 @@ def create_volume(
         Of the output; the input's when left out.
     slices
         Which slices of the input the output holds, in steps of 1; all when left out.
+    slab
+        How many slices will be written at a time: chunks of the output are made to fit, and
+        :attr:`VolumeWriter.depth_multiple` divides it.
     provenance
         What is recorded under the name "nrrn"; must be fit for JSON.
     same_values
@@ -278,14 +309,17 @@ def create_volume(
     Returns
     -------
     VolumeWriter
-        Its :meth:`~VolumeWriter.write` counts slices in the output, from 0.
+        Its :meth:`~VolumeWriter.write` counts slices in the output, from 0.  Call its
+        :meth:`~VolumeWriter.finish` when all slices are written.
 
     Raises
     ------
     FileExistsError
         If ``path`` exists.
     ValueError
-        If name, shape or slices cannot be.
+        If name, shape, slices or slab cannot be, or the format cannot hold such an image.
+    ImportError
+        If writing the format needs a library that is not installed.
     OSError
         If the disk has no room for it; ``errno`` is then ``ENOSPC``.
     """
@@ -296,32 +330,19 @@ def create_volume(
     free = shutil.disk_usage(path.parent).free
     if size > free:
         raise disk_full(path, f"it needs {size / 1e9:.3g} GB, and {free / 1e9:.3g} GB are free")
-    same_values = same_values and kind == like.dtype
-    names = None if channel_names is None else tuple(channel_names)
-    if not path.suffix:
-        return create_folder(
-            path,
-            like,
-            shape=shape,
-            dtype=kind,
-            slices=slices,
-            same_values=same_values,
-            provenance=provenance,
-            channel_names=names,
-        )
-    metadata = like.metadata.selected(
-        like.shape, shape, slices, same_values=same_values, channel_names=names
-    )
-    offset = create_tiff(
-        path,
-        metadata,
-        like=like.shape,
-        shape=shape,
-        dtype=kind,
-        slices=slices,
+    if slab < 1:
+        raise ValueError(f"slab is {slab}, but it must be at least 1.")
+    output = Output(
+        like,
+        shape,
+        kind,
+        slices,
+        slab=min(slab, shape.z),
+        same_values=same_values and kind == like.dtype,
         provenance=provenance,
+        channel_names=None if channel_names is None else tuple(channel_names),
     )
-    return TiffSlabWriter(path, shape, kind, offset, metadata.byteorder)
+    return load_format(format_of_output(path)).create(path, output)
 
 
 def reopen_volume(
@@ -334,6 +355,8 @@ def reopen_volume(
 ) -> VolumeWriter:
     """Continue an output that :func:`create_volume` began with the same arguments.
 
+    It may be continued in several processes at a time; see :class:`VolumeWriter`.
+
     Raises
     ------
     FileNotFoundError
@@ -342,32 +365,9 @@ def reopen_volume(
         If it is not what was begun.
     """
     path, shape, kind, slices = _resolve(path, like, shape, dtype, slices)
-    if not path.suffix:
-        files = output_files(path, like, shape, slices)
-        for file in files:
-            if not file.is_file():
-                raise FileNotFoundError(
-                    f"{file} is missing, so {path} cannot be continued: start again (--restart)."
-                )
-        return FolderWriter(path, shape, kind, files)
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"{path} does not exist, so it cannot be continued: start again.")
-    with TiffVolume(path, probe=False) as begun:
-        if begun.shape != shape or begun.dtype != kind or begun.data_offset is None:
-            raise ValueError(
-                f"{path} holds {tuple(begun.shape)} of {begun.dtype}, but {tuple(shape)} of {kind} "
-                "is to be continued: start again (--restart)."
-            )
-        return TiffSlabWriter(path, shape, kind, begun.data_offset, begun.metadata.byteorder)
-
-
-def check_output_name(path: Path) -> None:
-    """Raise a ValueError unless the name is one of a TIFF file or of a folder."""
-    if path.suffix and path.suffix.lower() not in TIFF_SUFFIXES:
-        raise ValueError(
-            f"output is {path.name}, but only .tif and .tiff files, and folders (a name without "
-            "a dot), can be written: change the name."
-        )
+    return load_format(format_of_output(path)).reopen(path, Output(like, shape, kind, slices))
 
 
 def _resolve(

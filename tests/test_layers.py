@@ -37,6 +37,7 @@ LAYERS = (
         "triplets",
         "masks",
         "training",
+        "distributed_training",
         "shifts",
         "stack_checks",
         "noise_statistics",
