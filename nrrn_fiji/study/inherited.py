@@ -30,7 +30,7 @@ from ..plots import colour_of
 from ..reports import Table
 from ..scoring import Image, Level, Steps
 from ..settings import TrainSettings
-from ..triplets import Batch, SampleSettings, TrainingStack, TripletSampler
+from ..triplets import Batch, SampleSettings, TrainingStack, TripletSampler, stacked
 from .cache import digest
 from .candidates import unit_estimates
 from .context import Labelled, Study
@@ -126,7 +126,7 @@ class ScanSampler(TripletSampler):
         samples = [
             self._scans(np.random.default_rng([*place, number]), boxes, crop) for number in numbers
         ]
-        return Batch(*(np.stack(part)[:, None] for part in zip(*samples, strict=True)))
+        return stacked(samples)
 
     def _scans(
         self,
