@@ -37,23 +37,23 @@ INK = "#222222"
 FAINT = "#b8bcc2"
 ACCENT = "#d55e00"
 COLOURS = {
-    "input": "#9aa0a6",
+    "input": "#b4b8bd",
     "clean": "#222222",
     "mean": "#5f6368",
     "gaussian": "#56b4e9",
-    "median": "#8c6d1f",
-    "nlm": "#cc79a7",
+    "median": "#9c5744",
+    "nlm": "#d279b9",
     "gaussian3d": "#332288",
-    "median3d": "#5c4a12",
+    "median3d": "#3d0045",
     "bm3d": "#e69f00",
     "nrrn": ACCENT,
     "unet": "#0072b2",
     "denoisenet": "#009e73",
 }
-"""Colours that people with any kind of colour blindness tell apart (after Okabe and Ito), by the
-first word of a method's name."""
+"""Colours that people with any kind of colour blindness tell apart, by the first word of a method's
+name: Okabe's and Ito's, and further ones that a test holds apart from them in simulated vision."""
 
-SAME_BUDGET = "#8c2d04"
+SAME_BUDGET = "#7a0000"
 """An NRRN trained beside the other competitors, not to be taken for the model that is measured."""
 
 OTHERS = ("#332288", "#882255", "#117733", "#999933", "#44aa99", "#aa4499")

@@ -20,8 +20,8 @@ QUESTIONS = (
     ("What did you expect, and what happened instead?", "The whole message, if there was one."),
     (
         "What is your image?",
-        "Microscope, width x height x slices, bit depth, voxel size, file format; a small crop says "
-        "more than words.",
+        "Microscope, width x height x slices, bit depth, voxel size, file format; a small crop "
+        "says more than words.",
     ),
     (
         "The log",

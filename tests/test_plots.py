@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from skimage.io import imread
 
+from nrrn_fiji import plots
 from nrrn_fiji.plots import (
     Dot,
     before_after,
@@ -129,3 +130,40 @@ def test_misuse_gets_one_sentence_and_leaves_no_file(call, words, tmp_path):
     with pytest.raises(ValueError, match=words):
         call(tmp_path / "never.png")
     assert not list(tmp_path.iterdir())
+
+
+# What red-, green- and blue-blind people see of linear RGB, after Machado, Oliveira and Fernandes
+# 2009 (severity 1).
+VISION = {
+    "normal": np.eye(3),
+    "protanopia": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+    "deuteranopia": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ],
+    "tritanopia": [
+        [1.255528, -0.076749, -0.178779],
+        [-0.078411, 0.930809, 0.147602],
+        [0.004733, 0.691367, 0.303900],
+    ],
+}
+
+
+@pytest.mark.parametrize("vision", VISION)
+def test_methods_differ_for_colour_blind_people_too(vision: str) -> None:
+    from skimage.color import deltaE_ciede2000, rgb2lab
+
+    colours = [*plots.COLOURS.values(), plots.SAME_BUDGET]
+    rgb = np.array([[int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)] for c in colours])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    seen = np.clip(linear @ np.transpose(VISION[vision]), 0, 1)
+    seen = np.where(seen <= 0.0031308, 12.92 * seen, 1.055 * seen ** (1 / 2.4) - 0.055)
+    lab = rgb2lab(seen[None])[0]
+    differences = deltaE_ciede2000(lab[:, None], lab[None]) + 100 * np.eye(len(lab))
+    # A difference of 2 is just seen where patches touch; dots lie apart.
+    assert differences.min() > 8

@@ -38,8 +38,8 @@ COMMANDS: tuple[Command, ...] = (
             Option(
                 name="out",
                 label="Output",
-                help="The average: a .tif file, an .ome.tif file, or a folder; scan1-average.tif beside "
-                "scan1.tif when left out.",
+                help="The average: a .tif file, an .ome.tif file, or a folder; "
+                "scan1-average.tif beside scan1.tif when left out.",
                 kind=Kind.FILE,
                 spelling=("-o", "--out"),
                 named_after="sources",

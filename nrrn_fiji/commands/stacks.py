@@ -38,8 +38,8 @@ COMMANDS: tuple[Command, ...] = (
             Option(
                 name="out",
                 label="Output",
-                help="The result: a .tif file (ImageJ TIFF), an .ome.tif file, or a folder; stack-denoised.tif "
-                "beside stack.tif when left out.",
+                help="The result: a .tif file (ImageJ TIFF), an .ome.tif file, or a folder; "
+                "stack-denoised.tif beside stack.tif when left out.",
                 kind=Kind.FILE,
                 position="[OUT]",
                 named_after="source",
@@ -114,8 +114,8 @@ COMMANDS: tuple[Command, ...] = (
             Option(
                 name="out",
                 label="Model file",
-                help="The model file to write, ending in .safetensors; named after the first stack when "
-                "left out.",
+                help="The model file to write, ending in .safetensors; named after the first stack "
+                "when left out.",
                 kind=Kind.FILE,
                 spelling=("-o", "--out"),
                 named_after="stacks",
@@ -177,8 +177,8 @@ COMMANDS: tuple[Command, ...] = (
             Option(
                 name="out",
                 label="Output",
-                help="The result: a .tif file (ImageJ TIFF), an .ome.tif file, or a folder; stack-noisy.tif "
-                "beside stack.tif when left out.",
+                help="The result: a .tif file (ImageJ TIFF), an .ome.tif file, or a folder; "
+                "stack-noisy.tif beside stack.tif when left out.",
                 kind=Kind.FILE,
                 position="[OUT]",
                 named_after="source",
