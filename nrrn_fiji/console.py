@@ -131,6 +131,8 @@ class Console:
         always
             Show it even when quiet: the result is what was asked for.
         """
+        if getattr(report, "silent", False):
+            return  # Another process of the same job tells of it.
         if self.log is not None:
             table = getattr(report, "table", None)
             rows = (table.header, *table.rows) if table is not None else ()

@@ -13,7 +13,7 @@ import csv
 import io
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,7 +27,9 @@ from torch import Tensor
 
 from nrrn_fiji import training
 from nrrn_fiji.device import bf16_is_fast, choose_device, describe, is_out_of_memory
+from nrrn_fiji.distributed_training import ALONE, Team, joined
 from nrrn_fiji.files import write_whole
+from nrrn_fiji.fitness import measured_noise
 from nrrn_fiji.intensity import ArraySource
 from nrrn_fiji.masks import POINT, MaskShape, fitting_mask
 from nrrn_fiji.models import Model, load_model, save_model
@@ -74,6 +76,8 @@ class TrainReport:
     seconds: float
     files: tuple[Path, ...]
     """The loss curve (CSV, PNG) and the sample picture."""
+    silent: bool = False
+    """Whether another process of the same training tells of it."""
 
     @property
     def model_path(self) -> Path:
@@ -194,25 +198,28 @@ def train_files(
         Shown the course of the training and a held-out sample, noisy and denoised, (Y, X) on about
         [0, 1], after every validation.
     """
-    progress = progress or NoProgress()
     out = model_path(out)
     files = Beside(out)
-    with files.locked():
-        files.check(resume=resume, overwrite=overwrite)
-        job = prepare(stacks, settings, fine_tune, progress)
-        if (
-            job.parent is not None
-            and job.parent.path is not None
-            and same_file(job.parent.path, out)
-        ):
-            raise ValueError(
-                f"fine_tune and out are the same file, {out}, which the training would replace: "
-                "choose another name for the new model."
-            )
-        if not resume:
+    with joined(settings.device) as team, ExitStack() as held:
+        progress = team.progress(progress or NoProgress())
+        with team.together():
+            if team.first:
+                held.enter_context(files.locked())
+                files.check(resume=resume, overwrite=overwrite)
+            job = prepare(stacks, settings, fine_tune, progress, team)
+            if (
+                job.parent is not None
+                and job.parent.path is not None
+                and same_file(job.parent.path, out)
+            ):
+                raise ValueError(
+                    f"fine_tune and out are the same file, {out}, which the training would "
+                    "replace: choose another name for the new model."
+                )
+        if not resume and team.first:
             # What an earlier training left must not be taken for this one's.
             files.checkpoint.unlink(missing_ok=True)
-        progress.message(job.described(resume))
+        progress.message(job.described(resume, team.size))
 
         def look(snapshot: training.Snapshot) -> None:
             write_course(files, snapshot.history, job.settings)
@@ -222,7 +229,7 @@ def train_files(
             if watch is not None:
                 watch(snapshot.history, *sample)
 
-        try:
+        with best_kept(files, job, team, description, licence):
             history, best = training.train(
                 job.network,
                 job.sampler,
@@ -232,32 +239,51 @@ def train_files(
                 data=job.data,
                 callback=look,
                 progress=progress,
+                team=team,
             )
-        except Cancelled as error:
-            report = keep_best(files, job, "stopped", description, licence)
-            raise Cancelled(
-                f"{error} The best model so far is that of step {report.best_step}, kept in "
-                f"{report.model_path}; continue with --resume (resume=True)."
-            ) from error
-        except training.Diverged as error:
-            if not files.checkpoint.is_file():
-                raise
-            report = keep_best(files, job, "diverged", description, licence)
-            raise training.Diverged(f"{error} It is in {report.model_path}.") from error
-        except (KeyboardInterrupt, MemoryError, RuntimeError) as error:
-            kept = ""
-            if files.checkpoint.is_file():
-                report = keep_best(files, job, "stopped", description, licence)
-                kept = f" The best model so far is in {report.model_path}."
-            if is_out_of_memory(error):
-                raise MemoryError(
-                    f"Memory ran out with batches of {job.settings.batch} crops of "
-                    f"{job.settings.crop} px: choose a smaller batch or crop.{kept}"
-                ) from error
+        report = None
+        if team.first:
+            report = write_model(files, job, "finished", history, best, description, licence)
+            files.checkpoint.unlink()
+        report = team.given(report)
+        assert report is not None
+        return replace(report, silent=not team.first)
+
+
+@contextmanager
+def best_kept(
+    files: Beside, job: Job, team: Team, description: str, licence: str
+) -> Iterator[None]:
+    """Write the best model so far of a training that ends early, and say so in its error."""
+    try:
+        yield
+    except Cancelled as error:
+        if not team.first:
             raise
-        report = write_model(files, job, "finished", history, best, description, licence)
-        files.checkpoint.unlink()
-        return report
+        report = keep_best(files, job, "stopped", description, licence)
+        raise Cancelled(
+            f"{error} The best model so far is that of step {report.best_step}, kept in "
+            f"{report.model_path}; continue with --resume (resume=True)."
+        ) from error
+    except training.Diverged as error:
+        if not team.first or not files.checkpoint.is_file():
+            raise
+        report = keep_best(files, job, "diverged", description, licence)
+        raise training.Diverged(f"{error} It is in {report.model_path}.") from error
+    except (KeyboardInterrupt, MemoryError, RuntimeError) as error:
+        kept = ""
+        if team.first and files.checkpoint.is_file():
+            report = keep_best(files, job, "stopped", description, licence)
+            kept = f" The best model so far is in {report.model_path}."
+        if team.lost(error):
+            goes_on = " Continue with --resume (resume=True)." if kept else ""
+            raise team.peer_lost(kept + goes_on) from error
+        if is_out_of_memory(error):
+            raise MemoryError(
+                f"Memory ran out with batches of {job.settings.batch} crops of "
+                f"{job.settings.crop} px: choose a smaller batch or crop.{kept}"
+            ) from error
+        raise
 
 
 # Where things lie ---------------------------------------------------------------------------------
@@ -389,7 +415,7 @@ class Job:
                 words.append(str(value))
         return shlex.join(words)
 
-    def described(self, resume: bool) -> str:
+    def described(self, resume: bool, processes: int = 1) -> str:
         """Return the settings that were chosen, in a sentence."""
         s = self.settings
         length = f"{s.steps} steps" if s.minutes is None else f"{s.minutes:g} min"
@@ -404,8 +430,9 @@ class Job:
         )
         if s.objective == "masked" and s.mask_shape != str(POINT):
             noise = f"mask {s.mask_shape}, as the noise of neighbouring pixels is alike"
+        by = f"by {processes} processes, this one " if processes > 1 else ""
         return (
-            f"Training on {describe(torch.device(s.device or 'cpu'))} in {s.precision}: "
+            f"Training {by}on {describe(torch.device(s.device or 'cpu'))} in {s.precision}: "
             f"{s.objective} objective{f' ({noise})' if noise else ''}, {start}, "
             f"{self.network.units} units x {self.network.maps} maps, crops of {s.crop} px, "
             f"batches of {s.batch}, {length}, learning rate {s.rate:g} ({s.schedule})."
@@ -417,11 +444,14 @@ def prepare(
     settings: TrainSettings,
     fine_tune: str | Path | Model | None,
     progress: Progress,
+    team: Team = ALONE,
 ) -> Job:
     """Read the stacks and fill in what the settings leave open."""
     parent = None if fine_tune is None else load_model(fine_tune)
     asked = settings
-    resolved = with_defaults(settings, parent)
+    resolved = with_defaults(replace(settings, device=team.device(settings.device)), parent)
+    assert resolved.batch is not None
+    team.part(resolved.batch)
     data = read_stacks(stacks, settings.intensity, progress)
     for stack in data[:: -(-len(data) // LOOKED_OVER)]:
         warn(ArraySource(stack.array), progress, scans=settings.scans, name=stack.name)
@@ -579,6 +609,25 @@ def keep_best(files: Beside, job: Job, ended: str, description: str, licence: st
     return write_model(files, job, ended, history, state, description, licence)
 
 
+def about(stack: TrainingStack) -> dict[str, Any]:
+    """Return what the card says of a training stack."""
+    noise = measured_noise(ArraySource(stack.array))
+    low, high = stack.intensity
+    facts = {
+        "voxel_size": stack.voxel_size,
+        "voxel_unit": None if stack.voxel_size is None else stack.voxel_unit,
+        # As a share of the grey range, which is what the network sees.
+        "noise_level": None if noise is None else round(noise[0] / (high - low), 6),
+    }
+    return {
+        "name": stack.name,
+        "shape": stack.array.shape,
+        "dtype": stack.array.dtype.name,
+        "intensity": stack.intensity,
+        **{key: value for key, value in facts.items() if value is not None},
+    }
+
+
 def write_model(
     files: Beside,
     job: Job,
@@ -602,15 +651,7 @@ def write_model(
         "training": {
             "command": job.command(files.model),
             "objective": settings.objective,
-            "data": [
-                {
-                    "name": stack.name,
-                    "shape": stack.array.shape,
-                    "dtype": stack.array.dtype.name,
-                    "intensity": stack.intensity,
-                }
-                for stack in job.stacks
-            ],
+            "data": [about(stack) for stack in job.stacks],
             "data_sha256": job.data[TRAINING_DATA],
             "noise": noise if any(noise.values()) else None,
             "settings": asdict(settings),

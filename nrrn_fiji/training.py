@@ -28,6 +28,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from nrrn_fiji.distributed_training import ALONE, Team
 from nrrn_fiji.files import write_whole
 from nrrn_fiji.network import TwoBranches
 from nrrn_fiji.objectives import consensus, weighted_squared_error
@@ -221,6 +222,7 @@ def train(
     callback: Callable[[Snapshot], None] = lambda snapshot: None,
     validate_every: int | None = None,
     progress: Progress | None = None,
+    team: Team = ALONE,
 ) -> tuple[History, dict[str, Tensor]]:
     """Train a network in place.
 
@@ -246,11 +248,15 @@ def train(
         Steps between two validations; a fortieth of the training when left out.
     progress
         Told how far the training is, and asked whether to stop.
+    team
+        The processes that train together.  All call this function with the same arguments; the
+        first one validates, saves and tells, and decides when it is over.
 
     Returns
     -------
     history, best_state
-        What happened, and the weights of the best network (float32, on the CPU).
+        What happened, and the weights of the best network (float32, on the CPU; in the first
+        process).
 
     Raises
     ------
@@ -270,16 +276,23 @@ def train(
     history = History()
     best_state: dict[str, Tensor] = {}
     if resume:
-        history, best_state = load_checkpoint(
-            checkpoint, network, average, optimiser, settings, data
-        )
+        if team.first:
+            history, best_state = load_checkpoint(
+                checkpoint, network, average, optimiser, settings, data
+            )
+        # The others get the weights when the network is wrapped.
+        history, moments = team.given((history, optimiser.state_dict()))
+        optimiser.load_state_dict(moments)
+    learner = team.learner(Objective(network, settings))
+    assert settings.batch is not None
+    part, share = team.part(settings.batch), team.share(settings.batch)
     every = validate_every or max(25, (settings.steps or 0) // VALIDATIONS)
     validation = sampler.validation(VALIDATION_CROPS, VALIDATION_SIZE)
     clock = time.monotonic() - history.seconds
     saved = time.monotonic()
-    part = 1 / VALIDATIONS
+    stretch = 1 / VALIDATIONS
     if settings.minutes is not None:
-        part = max(part, SECONDS_APART / (60 * settings.minutes))
+        stretch = max(stretch, SECONDS_APART / (60 * settings.minutes))
     next_part = 0.0
 
     def over() -> float:
@@ -307,7 +320,7 @@ def train(
 
     def validate() -> None:
         nonlocal best_state, next_part
-        next_part = over() + part
+        next_part = over() + stretch
         tell(progress, settings, history, over(), "validating")
         error = validation_error(average, validation, settings)
         if not math.isfinite(error):
@@ -322,23 +335,23 @@ def train(
         save()
         callback(Snapshot(average, copy.deepcopy(history), is_best, best_state))
 
-    next_part = over() + part
+    next_part = over() + stretch
     whole = True  # Whether weights, optimiser and history are those of the same step.
     with reproducible(), ThreadPoolExecutor(max_workers=1) as ahead:
-        coming = ahead.submit(sampler.batch, history.step)
+        coming = ahead.submit(sampler.batch, history.step, part)
         try:
-            while over() < 1:
+            while (fraction := team.agreed(over())) < 1:
                 batch = coming.result()
-                coming = ahead.submit(sampler.batch, history.step + 1)
-                rate = learning_rate(settings, history.step, over())
+                coming = ahead.submit(sampler.batch, history.step + 1, part)
+                rate = learning_rate(settings, history.step, fraction)
                 for group in optimiser.param_groups:
                     group["lr"] = rate
-                loss = objective_value(network, batch, settings)
+                loss = learner(batch) * share
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()
                 if settings.clip:
                     nn.utils.clip_grad_norm_(network.parameters(), settings.clip)
-                value = loss.item()
+                value = team.mean(loss)
                 if not math.isfinite(value):
                     raise diverged(settings, history, "loss")
                 whole = False
@@ -347,22 +360,45 @@ def train(
                 history.losses.append(value)
                 history.rates.append(rate)
                 whole = True
-                if due():
-                    validate()
-                elif time.monotonic() > saved + SAVE_SECONDS:
-                    save()
-                tell(progress, settings, history, over())
-                if progress.cancelled:
-                    save()
+                if team.first:
+                    if due():
+                        validate()
+                    elif time.monotonic() > saved + SAVE_SECONDS:
+                        save()
+                    tell(progress, settings, history, over())
+                if team.agreed(progress.cancelled):
+                    if team.first:
+                        save()
                     raise Cancelled(f"Stopped after {history.step} steps.")
-        except KeyboardInterrupt:
-            if whole:
+        except (KeyboardInterrupt, RuntimeError) as error:
+            if whole and team.first and (isinstance(error, KeyboardInterrupt) or team.lost(error)):
                 save()
             raise
-        if not history.validation or history.validation[-1][0] != history.step:
-            validate()
-        save()
+        if team.first:
+            if not history.validation or history.validation[-1][0] != history.step:
+                validate()
+            save()
     return history, best_state
+
+
+class Objective(nn.Module):
+    """A network together with what its training minimises: a batch in, the loss out.
+
+    Parameters
+    ----------
+    network
+        The network to train.
+    settings
+        Resolved settings.
+    """
+
+    def __init__(self, network: TwoBranches, settings: TrainSettings):
+        super().__init__()
+        self.network, self.settings = network, settings
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return the loss of a batch."""
+        return objective_value(self.network, batch, self.settings)
 
 
 def objective_value(network: TwoBranches, batch: Batch, settings: TrainSettings) -> Tensor:
