@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .denoise_job import DenoiseReport, PlanReport, denoise_file, plan_file
 from .denoising import Block, Plan, denoise_slabs, make_plan
+from .fitness import warn_if_unlike
 from .intensity import check_dtype, grey_range
 from .models import DEFAULT_MODEL, Model, load_model
 from .progress import Progress
@@ -127,6 +128,9 @@ def denoise(
     loaded = load_model(model)
     with open_volume(array) as volume:
         plan = _plan(volume, loaded, settings, 0, return_noise, return_units)
+        if progress is not None:
+            source = StackSource(volume)
+            warn_if_unlike(loaded.name, loaded.card, volume, source, plan.intensity, progress)
         depth, height, width = plan.shape
         depth = 1 if scans else depth
         image = np.empty((depth, height, width), native)
@@ -224,6 +228,9 @@ def denoise_blocks(
         c = _chosen("channel", channel, volume.shape.c, volume.name)
         t = _chosen("time", time, volume.shape.t, volume.name)
         plan = _plan(volume, loaded, settings, c, return_noise, return_units)
+        if progress is not None:
+            source = StackSource(volume, c, t)
+            warn_if_unlike(loaded.name, loaded.card, volume, source, plan.intensity, progress)
         blocks = denoise_slabs(
             StackSource(volume, c, t),
             loaded.network,

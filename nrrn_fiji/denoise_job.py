@@ -28,6 +28,7 @@ from . import __version__
 from .denoise_report import CONTENTS, DenoiseReport, PlanReport
 from .denoising import Block, Plan, denoise_slabs, estimate_seconds, make_plan
 from .device import choose_device, describe
+from .fitness import warn_if_unlike
 from .intensity import grey_range
 from .models import DEFAULT_MODEL, Model, load_model
 from .outputs import BlockKey, PartialOutput, check_distinct, check_parent
@@ -160,6 +161,9 @@ def plan_file(
         left, about = job.look_at_interrupted(restart)
         notes += about
         job.plans = job.plans or job.make_plans()
+        said = _Told(NoProgress())
+        job.warn_if_unlike(said)
+        notes += said.notes
         channels = [plan for plan in job.plans if plan.intensity[0] < plan.intensity[1]]
         seconds = 0.0
         if channels:
@@ -301,6 +305,12 @@ class DenoiseJob:
             want_units="units" in self.targets,
         )
 
+    def warn_if_unlike(self, progress: Progress) -> None:
+        """Say so if the stack is unlike what the model was trained on."""
+        span = self.plans[0].intensity
+        source = StackSource(self.volume)
+        warn_if_unlike(self.model.name, self.model.card, self.volume, source, span, progress)
+
     def look_at_interrupted(self, restart: bool) -> tuple[int, list[str]]:
         """Take over the plan of an interrupted run that would be continued.
 
@@ -397,6 +407,7 @@ class DenoiseJob:
             elif not part.complete and self.settings.images > 1:
                 warn(StackSource(self.volume), progress, scans=self.settings.scans)
             if not part.complete:
+                self.warn_if_unlike(progress)
                 with part.no_space_said(), ExitStack() as files:
                     writers = {
                         kind: files.enter_context(self.writer(part, kind)) for kind in self.targets

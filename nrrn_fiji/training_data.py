@@ -61,7 +61,14 @@ def read_stacks(
                             "nothing to learn: give another stack."
                         )
                     read += [
-                        TrainingStack(run, (span.low, span.high), name, file)
+                        TrainingStack(
+                            run,
+                            (span.low, span.high),
+                            name,
+                            file,
+                            volume.voxel_size,
+                            volume.voxel_unit,
+                        )
                         for run in without_invalid(runs, name, progress)
                     ]
     return read

@@ -65,12 +65,16 @@ class TrainingStack:
         What to call the stack in messages and in the model's card.
     source
         Name of the file it was read from.
+    voxel_size, voxel_unit
+        Size of a voxel (z, y, x), where the file says it.
     """
 
     array: NDArray[np.generic]
     intensity: tuple[float, float]
     name: str = "stack"
     source: str = "stack"
+    voxel_size: tuple[float, float, float] | None = None
+    voxel_unit: str | None = None
 
 
 @dataclass(frozen=True)

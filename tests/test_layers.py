@@ -55,6 +55,8 @@ LAYERS = (
         "folders",
         "outputs",
         "models",
+        "training_facts",
+        "fitness",
         "registration",
         "scan_average",
         "scan_files",

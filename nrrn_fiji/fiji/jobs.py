@@ -111,6 +111,7 @@ def denoise_image(
         )
     elif settings.images > 1:
         warn(StackSource(volume), progress, scans=settings.scans)
+    job.warn_if_unlike(progress)
     with ExitStack() as unfinished:
         writers = make_writers(
             volume,
