@@ -62,8 +62,11 @@ class Format(NamedTuple):
     """Whether a file can hold several images, one of which is chosen by "file:/path"."""
 
 
+ZARR = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
+
 FORMATS = (
     Format("TIFF", "tiff_output", (".tif", ".tiff"), (".tif", ".tiff")),
+    Format("OME-Zarr", "ome_zarr", (".zarr",), (".zarr",), "zarr", ZARR, inside=True),
     Format("folder of slices", "folders", (".png", ".bmp", ".jpg", ".jpeg"), ("",)),
 )
 

@@ -94,7 +94,7 @@ class ImageMetadata:
     Attributes
     ----------
     kind
-        "imagej", "ome", "tiff", "folder" or "array".
+        "imagej", "ome", "tiff", "folder", "zarr", "hdf5", "mrc" or "array".
     axes
         Axes as the file orders them, e.g. "TZCYX".
     byteorder
@@ -125,6 +125,8 @@ class ImageMetadata:
     tags
         Further tags as (code, type, count, bytes): software, date, authorship, and what SEM makers
         store.
+    attributes
+        Further attributes of an OME-Zarr or HDF5 file, as JSON types.
     """
 
     kind: str
@@ -148,6 +150,7 @@ class ImageMetadata:
     white_is_zero: bool = False
     colormap: NDArray[np.uint16] | None = None
     tags: tuple[tuple[int, int, int, bytes], ...] = ()
+    attributes: dict[str, Any] = field(default_factory=dict)
 
     @property
     def has_imagej_entries(self) -> bool:
@@ -215,6 +218,9 @@ class ImageMetadata:
             changes["roi"] = None if roi is None else moved_roi(roi, slices, same_channels)
             moved = (moved_roi(overlay, slices, same_channels) for overlay in overlays)
             changes["overlays"] = tuple(overlay for overlay in moved if overlay is not None)
+        if not same_channels or not same_values:  # it also says how grey values are shown
+            kept = {key: value for key, value in self.attributes.items() if key != "omero"}
+            changes["attributes"] = kept
         if not same_channels:
             changes.update(luts=(), channel_names=())
         if channel_names is not None:

@@ -19,9 +19,12 @@ from numpy.typing import NDArray
 
 from .image import VolumeShape, VolumeWriter
 
-__all__ = ["PlaneFileWriter", "disk_full"]
+__all__ = ["NO_SPACE", "PlaneFileWriter", "disk_full"]
 
 Array = NDArray[Any]
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says when a disk or a quota is full."""
 
 
 def disk_full(path: Path, what: str) -> OSError:
@@ -78,7 +81,7 @@ class PlaneFileWriter(VolumeWriter):
             while data:
                 data = data[self._file.write(data) :]
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            if error.errno in NO_SPACE:
                 raise disk_full(self.path, os.strerror(error.errno)) from error
             raise
 
