@@ -9,30 +9,34 @@ that is :mod:`nrrn_fiji.denoising`.
 from __future__ import annotations
 
 import dataclasses
-import glob
-import operator
-import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from . import __version__
+from .denoise_checks import (
+    ARGUMENTS,
+    ImageSource,
+    SliceRange,
+    as_range,
+    check_outputs,
+    check_slices,
+    standing_outputs,
+)
 from .denoise_report import CONTENTS, DenoiseReport, PlanReport
 from .denoising import Block, Plan, denoise_slabs, estimate_seconds, make_plan
 from .device import choose_device, describe
 from .fitness import warn_if_unlike
 from .intensity import grey_range
 from .models import DEFAULT_MODEL, Model, load_model
-from .outputs import BlockKey, PartialOutput, check_distinct, check_parent
-from .progress import Cancelled, NoProgress, Progress
+from .outputs import BlockKey, PartialOutput
+from .progress import Cancelled, NoProgress, Progress, ShareOfProgress, Told
 from .settings import DenoiseSettings
 from .stack_checks import warn
 from .tiles import slabs
@@ -41,9 +45,7 @@ from .volumes import (
     Volume,
     VolumeShape,
     VolumeWriter,
-    check_output_name,
     create_volume,
-    file_of,
     open_volume,
     reopen_volume,
 )
@@ -52,15 +54,9 @@ __all__ = [
     "DenoiseJob",
     "DenoiseReport",
     "PlanReport",
-    "ShareOfProgress",
-    "check_slices",
     "denoise_file",
     "plan_file",
 ]
-
-ImageSource = str | Path | Sequence[str | Path] | NDArray[Any]
-ARGUMENTS = {"image": "out", "noise": "--noise (noise_out)", "units": "--units-out (units_out)"}
-SliceRange = range | tuple[int, int]
 
 
 def denoise_file(
@@ -119,7 +115,7 @@ def denoise_file(
         When the user stops; the message says what is kept.
     """
     started = time.monotonic()
-    told = _Told(NoProgress() if progress is None else progress)
+    told = Told(NoProgress() if progress is None else progress)
     with _open_job(source, out, model, settings, slices, noise_out, units_out, z_axis) as job:
         for note in job.volume.notes:
             told.message(note)
@@ -157,11 +153,11 @@ def plan_file(
     :func:`denoise_file`; outputs and interrupted runs that would be in the way are told in notes.
     """
     with _open_job(source, out, model, settings, slices, noise_out, units_out, z_axis) as job:
-        notes = [*job.volume.notes, *_standing_outputs(job.targets, overwrite)]
+        notes = [*job.volume.notes, *standing_outputs(job.targets, overwrite)]
         left, about = job.look_at_interrupted(restart)
         notes += about
         job.plans = job.plans or job.make_plans()
-        said = _Told(NoProgress())
+        said = Told(NoProgress())
         job.warn_if_unlike(said)
         notes += said.notes
         channels = [plan for plan in job.plans if plan.intensity[0] < plan.intensity[1]]
@@ -177,46 +173,6 @@ def plan_file(
             seconds=seconds,
             notes=tuple(notes),
         )
-
-
-class _Told:
-    """Passes progress on, everything once, and remembers the sentences."""
-
-    def __init__(self, progress: Progress):
-        self.progress = progress
-        self.notes: list[str] = []
-        self.last = (-1.0, -1.0)
-
-    @property
-    def cancelled(self) -> bool:
-        return self.progress.cancelled
-
-    def update(self, done: float, total: float, text: str = "") -> None:
-        if (done, total) != self.last:
-            self.last = (done, total)
-            self.progress.update(done, total, text)
-
-    def message(self, text: str) -> None:
-        if text not in self.notes:
-            self.notes.append(text)
-            self.progress.message(text)
-
-
-class ShareOfProgress:
-    """Progress of one channel and time point as a share of the whole run."""
-
-    def __init__(self, whole: Progress, before: int, total: int, text: str):
-        self.whole, self.before, self.total, self.text = whole, before, total, text
-
-    @property
-    def cancelled(self) -> bool:
-        return self.whole.cancelled
-
-    def update(self, done: float, total: float, text: str = "") -> None:
-        self.whole.update(self.before + done, self.total, text or self.text)
-
-    def message(self, text: str) -> None:
-        self.whole.message(f"{self.text}: {text}" if self.text else text)
 
 
 @dataclass
@@ -567,82 +523,14 @@ def _open_job(
     settings = DenoiseSettings() if settings is None else settings
     asked = {"image": out, "noise": noise_out, "units": units_out}
     targets = {kind: Path(path) for kind, path in asked.items() if path is not None}
-    chosen = _as_range(slices)
+    chosen = as_range(slices)
     loaded = load_model(model)
     loaded.network.check_units(settings.units)
     volume = open_volume(source, z_axis=z_axis)
     try:
-        _check_outputs(source, targets)
+        check_outputs(source, targets)
         check_slices(chosen, settings, volume)
     except BaseException:
         volume.close()
         raise
     return DenoiseJob(volume, loaded, settings, chosen, targets)
-
-
-def _as_range(slices: SliceRange | None) -> range | None:
-    """Return slices, which may be given as (first, last + 1), as a range."""
-    if slices is None or isinstance(slices, range):
-        return slices
-    try:
-        start, stop = (operator.index(number) for number in slices)
-    except (TypeError, ValueError):
-        raise TypeError(
-            f"slices is {slices!r}, but it must be a range or two whole numbers, (2, 4) for the "
-            "slices 2 and 3: give one of these."
-        ) from None
-    return range(start, stop)
-
-
-def _standing_outputs(targets: dict[str, Path], overwrite: bool) -> list[str]:
-    """Say which outputs exist, and what will become of them."""
-    there = [
-        path
-        for path in targets.values()
-        if path.exists() and not (path.is_dir() and not any(path.iterdir()))
-    ]
-    fate = "will be replaced." if overwrite else "so the run needs --overwrite (overwrite=True)."
-    return [f"{path} exists already{'' if overwrite else ','} {fate}" for path in there]
-
-
-def _check_outputs(source: ImageSource, targets: dict[str, Path]) -> None:
-    """Refuse outputs that would damage the input or each other, or that cannot be written."""
-    inputs: list[Path] = []
-    if isinstance(source, str | Path):
-        inputs = [file_of(source)]
-        if not inputs[0].exists() and glob.has_magic(str(source)):
-            inputs = [Path(path) for path in glob.glob(str(source))]
-            for kind, path in targets.items():
-                if _matches(path, str(source)):
-                    raise ValueError(
-                        f"{ARGUMENTS[kind]} is {path}, which matches the input {source} and would "
-                        "be taken for a slice of it: choose an output elsewhere."
-                    )
-    elif not isinstance(source, np.ndarray):
-        inputs = [Path(path) for path in source]
-    check_distinct(inputs, {ARGUMENTS[kind]: path for kind, path in targets.items()})
-    for path in targets.values():
-        check_output_name(path)
-        check_parent(Path(os.path.realpath(path)))
-
-
-def _matches(path: Path, pattern: str) -> bool:
-    """Whether glob would find a path by a pattern, whose * does not reach into folders."""
-    parts, patterns = Path(os.path.abspath(path)).parts, Path(os.path.abspath(pattern)).parts
-    return len(parts) == len(patterns) and all(map(fnmatch, parts, patterns))
-
-
-def check_slices(slices: range | None, settings: DenoiseSettings, volume: Volume) -> None:
-    """Refuse slices that the volume does not have, or that make no sense."""
-    if slices is None:
-        return
-    if settings.scans:
-        raise ValueError(
-            f"slices is {slices.start}:{slices.stop}, but scans of one slice have no slices to "
-            "choose from: leave it out."
-        )
-    if slices.step != 1 or not 0 <= slices.start < slices.stop <= volume.shape.z:
-        raise ValueError(
-            f"slices is {slices.start}:{slices.stop}, but {volume.name} has slices "
-            f"0:{volume.shape.z} (the last number is left out): choose a range within these."
-        )

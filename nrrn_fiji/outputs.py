@@ -6,10 +6,8 @@ to its final name when everything is written.  The folder holds
 ``lock``
     held while a run writes, so that two runs into one output are refused; the operating system
     lets go of it however a process ends;
-``state.json``
-    what was asked for, and the plan by which it is computed;
-``finished``
-    one line per block that is safely on disk, appended after the block itself;
+``state.json`` and ``finished``
+    the record of the run (:mod:`nrrn_fiji.journal`);
 ``image/``, ``noise/``, ``units/``, ``scans/``
     the unfinished files, under the names they will have.
 
@@ -21,19 +19,26 @@ with another input, model or setting.
 from __future__ import annotations
 
 import contextlib
-import datetime
 import errno
-import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from .files import sync_folder
+from .journal import STATE, BlockKey, Journal
+from .output_checks import (
+    NO_SPACE,
+    allocated,
+    check_distinct,
+    check_parent,
+    free_space,
+    readable_size,
+)
 
 __all__ = [
     "NO_SPACE",
@@ -45,18 +50,8 @@ __all__ = [
     "readable_size",
 ]
 
-STATE, JOURNAL, LOCK, REPLACED = "state.json", "finished", "lock", "replaced"
-STATE_VERSION = 1
+LOCK, REPLACED = "lock", "replaced"
 KINDS = ("noise", "units", "scans", "image")  # in the order of moving: the image comes last
-NO_SPACE = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
-
-
-class BlockKey(NamedTuple):
-    """Which block of a run: time point, channel and number of the slab, each from 0."""
-
-    time: int
-    channel: int
-    slab: int
 
 
 class PartialOutput(contextlib.AbstractContextManager["PartialOutput"]):
@@ -111,11 +106,10 @@ class PartialOutput(contextlib.AbstractContextManager["PartialOutput"]):
         }
         image = self.targets["image"]
         self.folder = image.with_name(image.name + ".partial")
-        self.finished: set[BlockKey] = set()
+        self.journal = Journal(self.folder)
         self._overwrite = overwrite
         self._restart = restart
         self._lock: FileLock | None = None
-        self._state: dict[str, Any] | None = None
 
     def __enter__(self) -> PartialOutput:
         for target in self.targets.values():
@@ -126,14 +120,9 @@ class PartialOutput(contextlib.AbstractContextManager["PartialOutput"]):
         try:
             if self._restart:
                 self._check_absent(self.targets)
-            else:
-                self._state = self._read_state()
-            if self._state is None:
-                self._clear()  # unwanted, or left by a run that ended before its first block
-            else:
-                self.finished = self._read_journal()
-                if not self.finished and not self.complete:
-                    self._clear()  # killed before its first block: nothing that binds this run
+            # Without a finished block there is nothing that binds this run.
+            if self._restart or not self.journal.read() or not (self.finished or self.complete):
+                self._clear()
             waiting = [kind for kind in self.targets if not self.complete or self._waits(kind)]
             if self.complete and not waiting:
                 self._clear()  # ended between the last rename and the removal of the folder
@@ -167,29 +156,33 @@ class PartialOutput(contextlib.AbstractContextManager["PartialOutput"]):
             As on entering.
         """
         self._check_ours()
-        self._state = self._read_state()
-        self.finished = self._read_journal(mend=False) if self._state is not None else set()
+        self.journal.read(mend=False)
         return bool(self.finished) or self.complete
+
+    @property
+    def finished(self) -> set[BlockKey]:
+        """The blocks that are on disk, in every output."""
+        return self.journal.finished
 
     @property
     def begun(self) -> bool:
         """Whether an interrupted run is being resumed, or :meth:`begin` was called."""
-        return self._state is not None
+        return self.journal.state is not None
 
     @property
     def complete(self) -> bool:
         """Whether all blocks were written and only the move to the final names is left."""
-        return self._state is not None and bool(self._state["complete"])
+        return self.journal.complete
 
     @property
     def plan(self) -> dict[str, Any]:
         """The plan that :meth:`begin` recorded."""
-        return dict(self._begun_state()["plan"])
+        return dict(self.journal.begun()["plan"])
 
     @property
     def remembered(self) -> dict[str, Any]:
         """What :meth:`remember` recorded last; empty before."""
-        return dict(self._begun_state().get("remembered", {}))
+        return dict(self.journal.begun().get("remembered", {}))
 
     def path(self, kind: str) -> Path:
         """Return where the output of this kind is written until it is finished."""
@@ -208,18 +201,7 @@ class PartialOutput(contextlib.AbstractContextManager["PartialOutput"]):
         ValueError
             If anything differs; the message says what, and how to begin again.
         """
-        before, now = self._begun_state()["request"], _as_json(request)
-        changes = [
-            _difference(name, before.get(name), now.get(name))
-            for name in dict.fromkeys([*now, *before])
-            if before.get(name) != now.get(name)
-        ]
-        if changes:
-            raise ValueError(
-                f"{self.folder} holds an interrupted run that differs from this one "
-                f"({'; '.join(changes)}): repeat the former command to go on with it, or begin "
-                "again with --restart (restart=True)."
-            )
+        self.journal.check(request)
 
     def begin(self, request: Mapping[str, Any], plan: Mapping[str, Any]) -> None:
         """Record what is asked for, and the plan by which it will be computed.
@@ -241,14 +223,7 @@ class PartialOutput(contextlib.AbstractContextManager["PartialOutput"]):
             As in :meth:`finish`, known here already if the unfinished files have their names.
         """
         self._check_absent(self.targets)
-        self._state = {
-            "format_version": STATE_VERSION,
-            "begun": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "request": _as_json(request),
-            "plan": _as_json(plan),
-            "complete": False,
-        }
-        self._write_state()
+        self.journal.begin(request, plan)
 
     def make_folders(self) -> None:
         """Make the folders that :meth:`path` lies in."""
@@ -257,16 +232,11 @@ class PartialOutput(contextlib.AbstractContextManager["PartialOutput"]):
 
     def remember(self, facts: Mapping[str, Any]) -> None:
         """Record what a resumed run needs to know about this one; the values must suit JSON."""
-        self._begun_state()["remembered"] = _as_json(facts)
-        self._write_state()
+        self.journal.remember(facts)
 
     def mark(self, key: BlockKey) -> None:
         """Record that a block is on disk, in every output.  Call it after flushing the files."""
-        with open(self.folder / JOURNAL, "a", encoding="ascii") as journal:
-            journal.write(" ".join(map(str, key)) + "\n")
-            journal.flush()
-            os.fsync(journal.fileno())
-        self.finished.add(key)
+        self.journal.mark(key)
 
     def finish(self) -> None:
         """Give the outputs their final names and remove the folder.
@@ -279,16 +249,12 @@ class PartialOutput(contextlib.AbstractContextManager["PartialOutput"]):
             If an output appeared under a final name meanwhile and must not be overwritten, or
             would be replaced together with other things than a run of this program writes.
         """
-        state = self._begun_state()
-        if not state["complete"]:
-            state["complete"] = True
-            self._write_state()
+        self.journal.end()
         waiting = [kind for kind in self.targets if self._waits(kind)]
         self._check_absent(waiting)
         for kind in waiting:
             self._move(kind)
         self._clear()
-        self.finished = set()
 
     @contextlib.contextmanager
     def no_space_said(self) -> Iterator[None]:
@@ -325,7 +291,7 @@ class PartialOutput(contextlib.AbstractContextManager["PartialOutput"]):
         OSError
             With errno ``ENOSPC``, if they do not fit.
         """
-        missing = needed - _allocated(self.folder)
+        missing = needed - allocated(self.folder)
         free = free_space(self.folder)
         if missing > free:
             full = OSError(
@@ -394,12 +360,9 @@ class PartialOutput(contextlib.AbstractContextManager["PartialOutput"]):
 
     def _clear(self) -> None:
         """Remove what runs leave in the folder, but not the lock."""
-        # The record goes first: without it the rest is known to be worthless.
-        (self.folder / STATE).unlink(missing_ok=True)
-        (self.folder / JOURNAL).unlink(missing_ok=True)
+        self.journal.clear()
         for name in (*KINDS, REPLACED):
             _remove(self.folder / name)
-        self._state = None
 
     def _check_ours(self) -> None:
         """Refuse a folder that happens to have the name but was not made by this module."""
@@ -459,166 +422,6 @@ class PartialOutput(contextlib.AbstractContextManager["PartialOutput"]):
                 _rename(target, self.folder / REPLACED / kind)
         _rename(source, target)
 
-    # --- the record -----------------------------------------------------------------------
-
-    def _begun_state(self) -> dict[str, Any]:
-        if self._state is None:
-            raise RuntimeError(f"{self.folder} has no record of a run yet: call begin() first.")
-        return self._state
-
-    def _read_state(self) -> dict[str, Any] | None:
-        path = self.folder / STATE
-        try:
-            state = json.loads(path.read_text(encoding="utf-8"))
-            if state["format_version"] == STATE_VERSION and {"request", "plan", "complete"} <= set(
-                state
-            ):
-                return dict(state)
-        except FileNotFoundError:
-            return None
-        except (ValueError, TypeError, KeyError):
-            pass
-        raise ValueError(
-            f"{path} is damaged or was written by another version of this program, so the "
-            "interrupted run cannot be resumed: begin again with --restart (restart=True)."
-        )
-
-    def _write_state(self) -> None:
-        """Write the record so that a crash leaves the old or the new one, never a part."""
-        beside = self.folder / (STATE + ".new")
-        with open(beside, "w", encoding="utf-8") as file:
-            json.dump(self._state, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, self.folder / STATE)
-        sync_folder(self.folder)
-
-    def _read_journal(self, *, mend: bool = True) -> set[BlockKey]:
-        try:
-            text = (self.folder / JOURNAL).read_text(encoding="ascii", errors="replace")
-        except FileNotFoundError:
-            return set()
-        # A crash can cut the last line short ("1 0 12" to "1 0 1"): it counts only with its end.
-        whole = text[: text.rfind("\n") + 1]
-        if mend and len(whole) < len(text):
-            os.truncate(self.folder / JOURNAL, len(whole))
-        try:
-            keys = [BlockKey(*map(int, line.split())) for line in whole.splitlines()]
-        except (ValueError, TypeError):
-            raise ValueError(
-                f"{self.folder / JOURNAL} is damaged, so the interrupted run cannot be resumed: "
-                "begin again with --restart (restart=True)."
-            ) from None
-        return set(keys)
-
-
-def check_distinct(inputs: Sequence[Path], outputs: Mapping[str, Path]) -> None:
-    """Check that no output is, lies in, or holds one of the inputs, or is another output.
-
-    Parameters
-    ----------
-    inputs
-        The files and folders that are read.
-    outputs
-        The final paths, by the name of the argument that gave them.
-
-    Raises
-    ------
-    ValueError
-        If two of them are the same; the message names both.
-    """
-    seen: dict[str, str] = {}
-    for name, output in outputs.items():
-        real = Path(os.path.realpath(output))
-        key = os.path.normcase(real)
-        if key in seen:
-            raise ValueError(
-                f"{name} and {seen[key]} are both {output}: give each output its own name."
-            )
-        seen[key] = name
-        for source in inputs:
-            origin = Path(os.path.realpath(source))
-            if origin == real or (real.exists() and origin.exists() and origin.samefile(real)):
-                raise ValueError(
-                    f"{name} is {output}, which is also the input: the input is never "
-                    "overwritten, so choose another output."
-                )
-            if origin.is_dir() and origin in real.parents:
-                raise ValueError(
-                    f"{name} is {output}, which lies in the input folder {source} and would be "
-                    "taken for a slice of it: choose an output elsewhere."
-                )
-            if real in origin.parents:
-                raise ValueError(
-                    f"{name} is {output}, the folder that the input {source} lies in: choose "
-                    "another output."
-                )
-
-
-def free_space(folder: Path) -> int:
-    """Return the number of bytes that can still be written into this folder."""
-    return shutil.disk_usage(folder).free
-
-
-def readable_size(size: int) -> str:
-    """Return a number of bytes as people say it, in powers of 1000.
-
-    >>> readable_size(1_530_000_000)
-    '1.5 GB'
-    """
-    for unit, exponent in (("TB", 12), ("GB", 9), ("MB", 6), ("kB", 3)):
-        if size >= 10**exponent:
-            return f"{size / 10**exponent:.1f} {unit}"
-    return f"{size} bytes"
-
-
-def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values as they come back from a JSON file (tuples become lists)."""
-    result: dict[str, Any] = json.loads(json.dumps(dict(values)))
-    return result
-
-
-def _difference(name: str, before: Any, now: Any) -> str:
-    """Say how one thing that was asked for differs; long values such as hashes are not shown."""
-    shown = [_shown(value) for value in (before, now)]
-    if max(map(len, shown)) > 40:
-        return f"the {name} has changed"
-    return f"{name} was {shown[0]}, is now {shown[1]}"
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return "not given"
-    if isinstance(value, list):
-        return ",".join(map(str, value)) or "none"
-    return str(value)
-
-
-def check_parent(target: Path) -> None:
-    """Check that the folder of an output is there and can be written to.
-
-    Raises
-    ------
-    FileNotFoundError, NotADirectoryError, PermissionError
-        If not, with one sentence.
-    """
-    parent = target.parent
-    if not parent.exists():
-        raise FileNotFoundError(
-            f"The folder {parent} of the output {target.name} does not exist: create it, or "
-            "choose another output."
-        )
-    if not parent.is_dir():
-        raise NotADirectoryError(
-            f"{parent}, where the output {target.name} should lie, is not a folder: choose "
-            "another output."
-        )
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise PermissionError(
-            f"The folder {parent} of the output {target.name} cannot be written to: choose "
-            "another output, or ask for the right to write there."
-        )
-
 
 def _is_empty_folder(path: Path) -> bool:
     return path.is_dir() and not any(path.iterdir())
@@ -651,13 +454,3 @@ def _rename(source: Path, target: Path) -> None:
             raise
         _remove(source)
     sync_folder(target.parent)
-
-
-def _allocated(folder: Path) -> int:
-    """Return how many bytes on disk the files in a folder occupy; holes do not count."""
-    total = 0
-    for path in folder.rglob("*"):
-        if path.is_file():
-            stat = path.stat()
-            total += stat.st_blocks * 512 if hasattr(stat, "st_blocks") else stat.st_size
-    return total

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-__all__ = ["Cancelled", "NoProgress", "Progress"]
+__all__ = ["Cancelled", "NoProgress", "Progress", "ShareOfProgress", "Told"]
 
 
 class Progress(Protocol):
@@ -40,3 +40,43 @@ class NoProgress:
 
 class Cancelled(Exception):
     """The user stopped the job; the message says what was kept."""
+
+
+class Told:
+    """Passes progress on, everything once, and remembers the sentences."""
+
+    def __init__(self, progress: Progress):
+        self.progress = progress
+        self.notes: list[str] = []
+        self.last = (-1.0, -1.0)
+
+    @property
+    def cancelled(self) -> bool:
+        return self.progress.cancelled
+
+    def update(self, done: float, total: float, text: str = "") -> None:
+        if (done, total) != self.last:
+            self.last = (done, total)
+            self.progress.update(done, total, text)
+
+    def message(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
+            self.progress.message(text)
+
+
+class ShareOfProgress:
+    """Progress of one channel and time point as a share of the whole run."""
+
+    def __init__(self, whole: Progress, before: int, total: int, text: str):
+        self.whole, self.before, self.total, self.text = whole, before, total, text
+
+    @property
+    def cancelled(self) -> bool:
+        return self.whole.cancelled
+
+    def update(self, done: float, total: float, text: str = "") -> None:
+        self.whole.update(self.before + done, self.total, text or self.text)
+
+    def message(self, text: str) -> None:
+        self.whole.message(f"{self.text}: {text}" if self.text else text)

@@ -125,7 +125,7 @@ def test_a_process_that_dies_ends_the_training_with_a_sentence_and_loses_nothing
     tmp_path: Path,
 ) -> None:
     source, out = stack(tmp_path), tmp_path / "two.safetensors"
-    run = by_two(source, out, "--steps", "100000")
+    run = by_two(source, out, "--steps", "3000")
     try:
         course = tmp_path / "two.loss.csv"
         for _ in range(1500):
@@ -142,7 +142,7 @@ def test_a_process_that_dies_ends_the_training_with_a_sentence_and_loses_nothing
     kept = load_model(out).card["training"]
     assert kept["ended"] == "stopped" and kept["steps"] >= len(losses(out)) > 0
     before = losses(out)
-    again = by_two(source, out, "--steps", "100000", "--resume")
+    again = by_two(source, out, "--steps", "3000", "--resume")
     try:
         for _ in range(1500):
             if len(losses(out)) > len(before) or again.poll() is not None:

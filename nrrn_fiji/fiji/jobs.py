@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 
 from .. import noise_job
-from ..denoise_job import DenoiseJob, ShareOfProgress, check_slices
+from ..denoise_checks import check_slices
+from ..denoise_job import DenoiseJob
 from ..denoising import denoise_slabs
 from ..image import Volume
 from ..models import DEFAULT_MODEL, Model, load_model
 from ..noise_job import check_noise, noise_spans, noisy_slice
 from ..outputs import readable_size
-from ..progress import Cancelled, NoProgress, Progress
+from ..progress import Cancelled, NoProgress, Progress, ShareOfProgress
 from ..settings import DenoiseSettings, NoiseSettings
 from ..stack_checks import warn
 from ..volumes import StackSource

@@ -9,12 +9,11 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import jpype
-
 from ..commands import Kind, Option, find_command
 from ..models import DEFAULT_MODEL, load_model
 from ..reports import readable_time
 from ..settings import DenoiseSettings
+from . import java
 from .images import volume_of
 from .layout import move_sliders
 from .plugin import Entry, Plugin, options_of, unused_title
@@ -68,7 +67,7 @@ def denoise(plugin: Plugin, values: dict[str, Any]) -> None:
     for result in (made.noise, made.image):  # the image last: it is then the active one
         show(result)
     done = "1 slice" if made.slices == 1 else f"{made.slices} slices"
-    jpype.JClass("ij.IJ").showStatus(f"Denoised {done} in {time.monotonic() - begun:.1f} s")
+    java.JClass("ij.IJ").showStatus(f"Denoised {done} in {time.monotonic() - begun:.1f} s")
 
 
 def show(result: Any) -> None:
@@ -81,7 +80,7 @@ def show(result: Any) -> None:
 
 def time_needed(imp: Any, values: dict[str, Any]) -> str:
     """Return how long denoising an image would take, from timing one tile."""
-    from ..denoise_job import check_slices
+    from ..denoise_checks import check_slices
     from ..denoising import estimate_seconds
     from ..plan import make_plan
 

@@ -1,0 +1,120 @@
+"""What is checked about outputs before anything is computed: their places and the room on the disk.
+
+This module must never change a file.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+__all__ = [
+    "NO_SPACE",
+    "allocated",
+    "check_distinct",
+    "check_parent",
+    "free_space",
+    "readable_size",
+]
+
+NO_SPACE = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
+"""What the system says when there is no room to write."""
+
+
+def check_distinct(inputs: Sequence[Path], outputs: Mapping[str, Path]) -> None:
+    """Check that no output is, lies in, or holds one of the inputs, or is another output.
+
+    Parameters
+    ----------
+    inputs
+        The files and folders that are read.
+    outputs
+        The final paths, by the name of the argument that gave them.
+
+    Raises
+    ------
+    ValueError
+        If two of them are the same; the message names both.
+    """
+    seen: dict[str, str] = {}
+    for name, output in outputs.items():
+        real = Path(os.path.realpath(output))
+        key = os.path.normcase(real)
+        if key in seen:
+            raise ValueError(
+                f"{name} and {seen[key]} are both {output}: give each output its own name."
+            )
+        seen[key] = name
+        for source in inputs:
+            origin = Path(os.path.realpath(source))
+            if origin == real or (real.exists() and origin.exists() and origin.samefile(real)):
+                raise ValueError(
+                    f"{name} is {output}, which is also the input: the input is never "
+                    "overwritten, so choose another output."
+                )
+            if origin.is_dir() and origin in real.parents:
+                raise ValueError(
+                    f"{name} is {output}, which lies in the input folder {source} and would be "
+                    "taken for a slice of it: choose an output elsewhere."
+                )
+            if real in origin.parents:
+                raise ValueError(
+                    f"{name} is {output}, the folder that the input {source} lies in: choose "
+                    "another output."
+                )
+
+
+def free_space(folder: Path) -> int:
+    """Return the number of bytes that can still be written into this folder."""
+    return shutil.disk_usage(folder).free
+
+
+def readable_size(size: int) -> str:
+    """Return a number of bytes as people say it, in powers of 1000.
+
+    >>> readable_size(1_530_000_000)
+    '1.5 GB'
+    """
+    for unit, exponent in (("TB", 12), ("GB", 9), ("MB", 6), ("kB", 3)):
+        if size >= 10**exponent:
+            return f"{size / 10**exponent:.1f} {unit}"
+    return f"{size} bytes"
+
+
+def check_parent(target: Path) -> None:
+    """Check that the folder of an output is there and can be written to.
+
+    Raises
+    ------
+    FileNotFoundError, NotADirectoryError, PermissionError
+        If not, with one sentence.
+    """
+    parent = target.parent
+    if not parent.exists():
+        raise FileNotFoundError(
+            f"The folder {parent} of the output {target.name} does not exist: create it, or "
+            "choose another output."
+        )
+    if not parent.is_dir():
+        raise NotADirectoryError(
+            f"{parent}, where the output {target.name} should lie, is not a folder: choose "
+            "another output."
+        )
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise PermissionError(
+            f"The folder {parent} of the output {target.name} cannot be written to: choose "
+            "another output, or ask for the right to write there."
+        )
+
+
+def allocated(folder: Path) -> int:
+    """Return how many bytes on disk the files in a folder occupy; holes do not count."""
+    total = 0
+    for path in folder.rglob("*"):
+        if path.is_file():
+            stat = path.stat()
+            total += stat.st_blocks * 512 if hasattr(stat, "st_blocks") else stat.st_size
+    return total
