@@ -21,7 +21,6 @@ from ..baselines.trained import train_contender
 from ..device import choose_device
 from ..plots import picture_grid
 from ..progress import Progress
-from ..reports import Table
 from ..scoring import Candidate, CleanSlices, Image, Level, Row, Steps, score
 from ..settings import TrainSettings
 from ..triplets import TrainingStack
@@ -29,7 +28,7 @@ from .candidates import untreated
 from .context import SMALLEST_EDGE, Labelled, Study
 from .figures import level_dots
 from .levels import central
-from .parts import Figure, Part, plus_minus
+from .parts import Figure, Part, scores_records, scores_table
 
 __all__ = ["LARGEST", "alone", "part_of"]
 
@@ -155,39 +154,12 @@ def alone(study: Study) -> Part:
         f"slice. The filter's setting was found on clean slices of `{study.tuning_name}`, which a "
         f"user with a noisy stack alone does not have.{without}",
         findings=tuple(finding(rows, level) for level in levels),
-        tables=(
-            (
-                "Mean ± standard deviation over the slices",
-                Table(
-                    ("Noise", "", "PSNR (dB)", "SSIM (window 7)"),
-                    tuple(
-                        (
-                            row.level.label,
-                            row.label,
-                            plus_minus(row.mean("psnr"), row.sd("psnr")),
-                            plus_minus(row.mean("ssim"), row.sd("ssim"), 3),
-                        )
-                        for row in rows
-                    ),
-                ),
-            ),
-        ),
+        tables=(scores_table(rows),),
         figures=(
             Figure("alone-psnr.png", "PSNR; bars: standard deviation over slices."),
             Figure("alone-pictures.png", f"The middle of slice {middle} of that part."),
         ),
-        records=tuple(
-            {
-                "noise": row.level.label,
-                "method": row.method,
-                "label": row.label,
-                "psnr_mean": row.mean("psnr"),
-                "psnr_sd": row.sd("psnr"),
-                "ssim_mean": row.mean("ssim"),
-                "ssim_sd": row.sd("ssim"),
-            }
-            for row in rows
-        ),
+        records=scores_records(rows),
         facts={
             **study.facts(),
             "part": list(part.source.shape),

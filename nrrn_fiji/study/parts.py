@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike
 
 from ..files import write_whole
 from ..reports import Table, as_json
+from ..scoring import Row
 
 __all__ = [
     "Figure",
@@ -31,6 +32,8 @@ __all__ = [
     "mean_and_sd",
     "plus_minus",
     "save_part",
+    "scores_records",
+    "scores_table",
     "summarised",
 ]
 
@@ -86,6 +89,39 @@ def mean_and_sd(values: ArrayLike) -> tuple[float, float]:
 def summarised(values: ArrayLike, digits: int = 2) -> str:
     """Return "mean ± standard deviation" of values."""
     return plus_minus(*mean_and_sd(values), digits)
+
+
+def scores_table(rows: Sequence[Row]) -> tuple[str, Table]:
+    """Return PSNR and SSIM of every method at every level, and a caption."""
+    lines = tuple(
+        (
+            row.level.label,
+            row.label,
+            plus_minus(row.mean("psnr"), row.sd("psnr")),
+            plus_minus(row.mean("ssim"), row.sd("ssim"), 3),
+        )
+        for row in rows
+    )
+    return (
+        "Mean ± standard deviation over the slices",
+        Table(("Noise", "", "PSNR (dB)", "SSIM (window 7)"), lines),
+    )
+
+
+def scores_records(rows: Sequence[Row]) -> tuple[dict[str, Any], ...]:
+    """Return the same as records."""
+    return tuple(
+        {
+            "noise": row.level.label,
+            "method": row.method,
+            "label": row.label,
+            "psnr_mean": row.mean("psnr"),
+            "psnr_sd": row.sd("psnr"),
+            "ssim_mean": row.mean("ssim"),
+            "ssim_sd": row.sd("ssim"),
+        }
+        for row in rows
+    )
 
 
 def markdown_table(table: Table) -> str:

@@ -16,7 +16,6 @@ import numpy as np
 from ..baselines.trained import train_contender
 from ..models import Model, load_model
 from ..progress import Progress
-from ..reports import Table
 from ..scoring import Candidate, Level, Row, Steps, score
 from ..settings import TrainSettings
 from ..triplets import TrainingStack
@@ -24,7 +23,7 @@ from .cache import digest
 from .candidates import model_candidate, untreated
 from .context import Labelled, Study
 from .figures import level_dots
-from .parts import Figure, Part, plus_minus
+from .parts import Figure, Part, scores_records, scores_table
 
 __all__ = ["SMALL", "small_volume", "trained_once", "transfer"]
 
@@ -174,36 +173,9 @@ def transfer(study: Study) -> Part:
         "target, noise of the level alone. The pretrained model may have seen this volume in its "
         "own training.",
         findings=tuple(findings),
-        tables=(
-            (
-                "Mean ± standard deviation over the slices",
-                Table(
-                    ("Noise", "", "PSNR (dB)", "SSIM (window 7)"),
-                    tuple(
-                        (
-                            row.level.label,
-                            row.label,
-                            plus_minus(row.mean("psnr"), row.sd("psnr")),
-                            plus_minus(row.mean("ssim"), row.sd("ssim"), 3),
-                        )
-                        for row in rows
-                    ),
-                ),
-            ),
-        ),
+        tables=(scores_table(rows),),
         figures=(Figure("transfer-psnr.png", "PSNR; bars: standard deviation over slices."),),
-        records=tuple(
-            {
-                "noise": row.level.label,
-                "method": row.method,
-                "label": row.label,
-                "psnr_mean": row.mean("psnr"),
-                "psnr_sd": row.sd("psnr"),
-                "ssim_mean": row.mean("ssim"),
-                "ssim_sd": row.sd("ssim"),
-            }
-            for row in rows
-        ),
+        records=scores_records(rows),
         facts={**study.facts(), "small": list(small.array.shape)},
     )
 
