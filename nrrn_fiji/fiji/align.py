@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import jpype
 import numpy as np
 
 from ..commands import Kind, Option, find_command
 from ..progress import NoProgress, Progress
 from ..settings import RegisterSettings
+from . import java
 from .images import ImagePlusVolume, ImagePlusWriter, volume_of
 from .jobs import title_of
 from .plugin import Entry, Plugin, options_of, unused_title
@@ -76,9 +76,9 @@ def align(plugin: Plugin, values: dict[str, Any]) -> None:
         if result is not None:
             result.setTitle(unused_title(str(result.getTitle())))
             result.show()
-    if jpype.JClass("ij.macro.Interpreter").getInstance() is not None:
+    if java.JClass("ij.macro.Interpreter").getInstance() is not None:
         # The next command of a macro is for the average, not for a plot.
-        jpype.JClass("ij.IJ").selectWindow(made.average.getID())
+        java.JClass("ij.IJ").selectWindow(made.average.getID())
 
 
 def align_image(
@@ -159,11 +159,11 @@ def align_image(
 def shift_plot(title: str, made: AlignedImages) -> Any:
     """Return an ``ij.gui.Plot`` of the shifts of all scans; those left out are crosses."""
     placement = made.placement
-    plot = jpype.JClass("ij.gui.Plot")(unused_title(f"Shifts of {title}"), "Scan", "Shift (px)")
+    plot = java.JClass("ij.gui.Plot")(unused_title(f"Shifts of {title}"), "Scan", "Shift (px)")
     plot.setFrameSize(520, 300)
     kept = list(placement.kept)
     lost = sorted(placement.rejected)
-    doubles = jpype.JArray(jpype.JDouble)
+    doubles = java.JArray(java.JDouble)
     for axis, column in (("x", 1), ("y", 0)):
         shifts = placement.shifts[:, column]
         plot.setColor(COLOURS[axis], COLOURS[axis])  # of circles, and of what connects them

@@ -14,17 +14,16 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import jpype
-
 from ..models import DEFAULT_MODEL, Model
-from ..progress import Cancelled
 from ..reports import Report
 from ..settings import DenoiseSettings
+from . import java
 from .batch import install_batch
 from .jobs import denoise_image
 from .jvm import ImageJ, adopt, running, start
+from .macros import run_text
 from .ops import register_ops
-from .plugin import MENU, Plugin, add_menu, add_to_search, install, message_of
+from .plugin import MENU, add_menu, add_to_search, install
 from .scripts import our_macro
 
 __all__ = [
@@ -103,8 +102,8 @@ def show(app: ImageJ) -> None:
     if app.gateway is not None:
         app.gateway.ui().showUI()
     else:
-        jpype.JClass("ij.ImageJ")()
-    window = jpype.JClass("ij.IJ").getInstance()
+        java.JClass("ij.ImageJ")()
+    window = java.JClass("ij.IJ").getInstance()
     window.exitWhenQuitting(False)
     install_all(app)
     scripts = take_out_menu()
@@ -126,14 +125,14 @@ def run_command(context: Any, name: str) -> None:
     """
     app = running()
     if app is None:
-        app = adopt(jpype.JClass("net.imagej.ImageJ")(context))
+        app = adopt(java.JClass("net.imagej.ImageJ")(context))
     install_all(app)
-    jpype.JClass("ij.IJ").run(name)
+    java.JClass("ij.IJ").run(name)
 
 
 def our_menu() -> tuple[Any, Any]:
     """Return the menu Plugins and, if there is one, the menu NRRN in it."""
-    bar = jpype.JClass("ij.Menus").getMenuBar()
+    bar = java.JClass("ij.Menus").getMenuBar()
     menus = [bar.getMenu(number) for number in range(bar.getMenuCount())]
     plugins = next(menu for menu in menus if menu.getLabel() == "Plugins")
     items = [plugins.getItem(number) for number in range(plugins.getItemCount())]
@@ -158,7 +157,7 @@ def put_into_menu(items: Sequence[Any]) -> None:
         if _plain(item.getLabel()) not in labels:
             ours.add(item)
         else:
-            jpype.JClass("ij.Menus").getCommands().remove(item.getLabel())
+            java.JClass("ij.Menus").getCommands().remove(item.getLabel())
 
 
 def _plain(label: Any) -> str:
@@ -170,7 +169,7 @@ def wait_until_quit() -> None:
 
     Ctrl-C is taken as quitting, so that ImageJ asks about images that are not saved.
     """
-    imagej = jpype.JClass("ij.IJ")
+    imagej = java.JClass("ij.IJ")
     WAITING.set()
     while True:
         try:
@@ -204,41 +203,7 @@ def run_macro(app: ImageJ, text: str, argument: str = "", *, quiet: bool = False
         If an NRRN command in it was stopped.
     """
     install_all(app)
-    plugin = install(app)
-    plugin.error = None
-    interpreter = jpype.JClass("ij.macro.Interpreter")()
-    if quiet:
-        interpreter.setIgnoreErrors(True)
-        jpype.JClass("ij.IJ").redirectErrorMessages(True)
-    value: Any = None
-    try:
-        value = interpreter.run(text, argument)
-    except jpype.JException as error:
-        message = _why(plugin, interpreter)
-        if message is None and str(error.message()) == jpype.JClass("ij.Macro").MACRO_CANCELED:
-            raise RuntimeError(
-                "The macro ended itself with exit(): what it printed says why."
-            ) from error
-        sentence = message or message_of(error)
-        raise RuntimeError(_with_line(sentence, interpreter)) from (plugin.error or error)
-    finally:
-        if quiet:
-            jpype.JClass("ij.IJ").redirectErrorMessages(False)
-    # An error in a command ends the macro, but run() returns as if nothing had happened.
-    message = _why(plugin, interpreter)
-    if message is not None:
-        if isinstance(plugin.error, Cancelled):
-            raise Cancelled(str(message)) from plugin.error
-        raise RuntimeError(_with_line(str(message), interpreter)) from plugin.error
-    return None if value is None else str(value)
-
-
-def _why(plugin: Plugin, interpreter: Any) -> str | None:
-    """Return why a macro ended, or None; inside of a block ImageJ itself only misses its end."""
-    message = interpreter.getErrorMessage()
-    if plugin.error is not None:
-        return message_of(plugin.error)
-    return None if message is None else str(message)
+    return run_text(install(app), text, argument, quiet=quiet)
 
 
 def _run_stoppable(app: ImageJ, text: str, argument: str) -> str | None:
@@ -253,8 +218,8 @@ def _run_stoppable(app: ImageJ, text: str, argument: str) -> str | None:
     errors: list[BaseException] = []
 
     def body() -> None:
-        thread = jpype.JClass("java.lang.Thread").currentThread()
-        thread.setContextClassLoader(jpype.JClass("java.lang.ClassLoader").getSystemClassLoader())
+        thread = java.JClass("java.lang.Thread").currentThread()
+        thread.setContextClassLoader(java.JClass("java.lang.ClassLoader").getSystemClassLoader())
         try:
             values.append(run_macro(app, text, argument))
         except BaseException as error:  # raised again below
@@ -270,8 +235,8 @@ def _run_stoppable(app: ImageJ, text: str, argument: str) -> str | None:
         while worker.is_alive():
             worker.join(SECONDS_BETWEEN_LOOKS)
     except KeyboardInterrupt:
-        jpype.JClass("ij.IJ").setKeyDown(jpype.JClass("java.awt.event.KeyEvent").VK_ESCAPE)
-        interpreter = jpype.JClass("ij.macro.Interpreter").getInstance()
+        java.JClass("ij.IJ").setKeyDown(java.JClass("java.awt.event.KeyEvent").VK_ESCAPE)
+        interpreter = java.JClass("ij.macro.Interpreter").getInstance()
         if interpreter is not None:
             interpreter.abortMacro()
         worker.join(SECONDS_TO_STOP)
@@ -282,16 +247,6 @@ def _run_stoppable(app: ImageJ, text: str, argument: str) -> str | None:
     if errors:
         raise errors[0]
     return values[0]
-
-
-def _with_line(message: str, interpreter: Any) -> str:
-    """Return a macro's error with the line where it happened."""
-    # getLineNumber() is one token ahead; the error itself was numbered by this.
-    field = interpreter.getClass().getDeclaredField("lineNumber")
-    field.setAccessible(True)
-    line = int(field.get(interpreter))
-    where = f" (line {line} of the macro)" if line else ""  # an error that is ignored has none
-    return f"{message.rstrip('.')}{where}."
 
 
 def macro_file(

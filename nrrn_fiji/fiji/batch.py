@@ -13,11 +13,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import jpype
-
 from ..console import sentence
 from ..progress import Cancelled
 from ..volumes import open_volume
+from . import java
 from .jvm import ImageJ
 from .plugin import install
 
@@ -41,7 +40,7 @@ def install_batch(app: ImageJ) -> None:
             return problem(Path(str(given[0])))
         return attempt(app, str(given[0]), str(given[1]))
 
-    _handler = jpype.JProxy("java.util.function.BiFunction", {"apply": apply})
+    _handler = java.JProxy("java.util.function.BiFunction", {"apply": apply})
     made = make_class(
         CLASS,
         "public static String attempt(String macro, String argument) "
@@ -54,10 +53,10 @@ def install_batch(app: ImageJ) -> None:
 
 def attempt(app: ImageJ, macro: str, argument: str) -> str:
     """Run a macro; return what it returns, "failed: " and why, or "stopped" if the user did."""
-    from .app import run_macro
+    from .macros import run_text
 
     try:
-        return run_macro(app, macro, argument, quiet=True) or ""
+        return run_text(install(app), macro, argument, quiet=True) or ""
     except Cancelled:
         return STOPPED
     except Exception as error:  # whatever happened, the macro that asked decides what to do
@@ -77,14 +76,14 @@ def problem(path: Path) -> str:
 
 def make_class(name: str, *methods: str) -> Any:
     """Make a Java class beside ImageJ's own: a static ``handler``, and methods that use it."""
-    pool = jpype.JClass("javassist.ClassPool")(True)
-    beside = jpype.JClass("ij.IJ").class_
-    pool.appendClassPath(jpype.JClass("javassist.ClassClassPath")(beside))
+    pool = java.JClass("javassist.ClassPool")(True)
+    beside = java.JClass("ij.IJ").class_
+    pool.appendClassPath(java.JClass("javassist.ClassClassPath")(beside))
     made = pool.makeClass(name)
     field = "public static java.util.function.BiFunction handler;"
-    made.addField(jpype.JClass("javassist.CtField").make(field, made))
+    made.addField(java.JClass("javassist.CtField").make(field, made))
     for method in methods:
-        made.addMethod(jpype.JClass("javassist.CtNewMethod").make(method, made))
+        made.addMethod(java.JClass("javassist.CtNewMethod").make(method, made))
     loader = beside.getClassLoader()
     made.toClass(loader, beside.getProtectionDomain())
-    return jpype.JClass(name, loader=loader)
+    return java.JClass(name, loader=loader)

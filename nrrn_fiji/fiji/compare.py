@@ -12,9 +12,8 @@ import re
 import threading
 from typing import Any, NamedTuple
 
-import jpype
-
 from ..image import parse_provenance
+from . import java
 from .dialogs import OpenImage
 from .plugin import Entry, Plugin
 
@@ -63,7 +62,7 @@ def likely_pair(imp: Any) -> dict[str, Any]:
 
 def open_images() -> list[Any]:
     """Return the images that are open, in the order in which they were opened."""
-    windows = jpype.JClass("ij.WindowManager")
+    windows = java.JClass("ij.WindowManager")
     found = [windows.getImage(int(number)) for number in windows.getIDList() or ()]
     return [imp for imp in found if imp is not None]
 
@@ -103,7 +102,7 @@ def compare(plugin: Plugin, values: dict[str, Any]) -> None:
 
 def place_beside(first: Any, second: Any) -> None:
     """Move and zoom two windows such that they fill the screen side by side."""
-    space = jpype.JClass("ij.gui.GUI").getMaxWindowBounds(first.getWindow())
+    space = java.JClass("ij.gui.GUI").getMaxWindowBounds(first.getWindow())
     half = int(space.width) // 2
     for number, imp in enumerate((first, second)):
         window = imp.getWindow()
@@ -157,7 +156,7 @@ def show_view(imp: Any, view: View) -> None:
             canvas.setSize(*view.size)
             imp.getWindow().pack()
         # This sets a magnification of its own, so that comes last.
-        canvas.setSourceRect(jpype.JClass("java.awt.Rectangle")(*view.part))
+        canvas.setSourceRect(java.JClass("java.awt.Rectangle")(*view.part))
         canvas.setMagnification(view.magnification)
         canvas.repaint()
 

@@ -16,10 +16,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-import jpype
 import numpy as np
 
 from ..image import Array, ImageMetadata, Volume, VolumeShape
+from . import java
 from .pixels import java_array, pixels_from_java, pixels_to_java
 from .writer import ImageWriter
 
@@ -40,7 +40,7 @@ PROVENANCE = "nrrn"
 def is_img_plus(image: Any) -> bool:
     """Whether an object is a Dataset or an ImgPlus; false where there is no ImageJ2."""
     try:
-        kinds = (jpype.JClass("net.imagej.Dataset"), jpype.JClass("net.imagej.ImgPlus"))
+        kinds = (java.JClass("net.imagej.Dataset"), java.JClass("net.imagej.ImgPlus"))
     except TypeError:  # JPype's exception for a class that is not there
         return False
     return isinstance(image, kinds)
@@ -61,7 +61,7 @@ class ImgPlusVolume(Volume):
     """
 
     def __init__(self, image: Any) -> None:
-        dataset = isinstance(image, jpype.JClass("net.imagej.Dataset"))
+        dataset = isinstance(image, java.JClass("net.imagej.Dataset"))
         img_plus = image.getImgPlus() if dataset else image
         name = str(img_plus.getName() or "image")
         dtype = _dtype(img_plus, name, rgb=dataset and bool(image.isRGBMerged()))
@@ -154,7 +154,7 @@ def _plane_reader(
 ) -> Any:
     """Return a function that fills (Y, X) from a position, by the shortest way there is."""
     img = img_plus.getImg()
-    while isinstance(img, jpype.JClass("net.imagej.ImgPlus")):
+    while isinstance(img, java.JClass("net.imagej.ImgPlus")):
         img = img.getImg()
     sizes = [int(img.dimension(number)) for number in range(img.numDimensions())]
     in_planes = axes[:2] == ["x", "y"]
@@ -167,7 +167,7 @@ def _plane_reader(
             step *= size
         return index
 
-    if in_planes and isinstance(img, jpype.JClass("net.imglib2.img.planar.PlanarImg")):
+    if in_planes and isinstance(img, java.JClass("net.imglib2.img.planar.PlanarImg")):
 
         def from_plane(out: Array, position: dict[str, int]) -> None:
             plane = img.getPlane(index_of(position))
@@ -175,7 +175,7 @@ def _plane_reader(
 
         return from_plane
 
-    if in_planes and isinstance(img, jpype.JClass("net.imglib2.img.array.ArrayImg")):
+    if in_planes and isinstance(img, java.JClass("net.imglib2.img.array.ArrayImg")):
         access = img.update(None)
         if hasattr(access, "getCurrentStorageArray"):  # others hold native memory
 
@@ -185,15 +185,15 @@ def _plane_reader(
 
             return from_array
 
-    blocks = jpype.JClass("net.imglib2.blocks.PrimitiveBlocks")
-    fallback = jpype.JClass("net.imglib2.blocks.PrimitiveBlocks$OnFallback")
+    blocks = java.JClass("net.imglib2.blocks.PrimitiveBlocks")
+    fallback = java.JClass("net.imglib2.blocks.PrimitiveBlocks$OnFallback")
     supplier = blocks.of(img, fallback.ACCEPT)
     pixels = java_array(shape.y * shape.x, dtype)
     extent = [size if role in ("x", "y") else 1 for role, size in zip(axes, sizes, strict=True)]
 
     def from_blocks(out: Array, position: dict[str, int]) -> None:
         start = [position.get(role, 0) if role is not None else 0 for role in axes]
-        supplier.copy(jpype.JArray(jpype.JLong)(start), pixels, jpype.JArray(jpype.JInt)(extent))
+        supplier.copy(java.JArray(java.JLong)(start), pixels, java.JArray(java.JInt)(extent))
         if axes.index("x") < axes.index("y"):
             pixels_from_java(out, pixels)
             return
@@ -251,12 +251,12 @@ class ImgPlusWriter(ImageWriter):
         ]
         name = next(name for name, kind in TYPES.items() if kind == dtype)
         package = "real" if dtype.kind == "f" else "integer"
-        pixel = jpype.JClass(f"net.imglib2.type.numeric.{package}.{name}")()
-        factory = jpype.JClass("net.imglib2.img.planar.PlanarImgFactory")(pixel)
+        pixel = java.JClass(f"net.imglib2.type.numeric.{package}.{name}")()
+        factory = java.JClass("net.imglib2.img.planar.PlanarImgFactory")(pixel)
         try:
-            self._img = factory.create(jpype.JArray(jpype.JLong)(sizes))
-        except jpype.JException as error:
-            if isinstance(error, jpype.JClass("java.lang.OutOfMemoryError")):
+            self._img = factory.create(java.JArray(java.JLong)(sizes))
+        except java.JException as error:
+            if isinstance(error, java.JClass("java.lang.OutOfMemoryError")):
                 raise MemoryError(
                     f"Java has no memory left for {title!r}. Close images, write the result to a "
                     "file, or start with more memory for Java (--memory)."
@@ -279,12 +279,12 @@ class ImgPlusWriter(ImageWriter):
         axes = [source.axis(number).copy() for number in self._order]
         for axis, number in zip(axes, self._order, strict=True):
             if self._roles[number] != self._like.axes[number]:
-                axis.setType(jpype.JClass("net.imagej.axis.Axes").Z)
-            linear = isinstance(axis, jpype.JClass("net.imagej.axis.LinearAxis"))
+                axis.setType(java.JClass("net.imagej.axis.Axes").Z)
+            linear = isinstance(axis, java.JClass("net.imagej.axis.LinearAxis"))
             if self._roles[number] == "z" and self._slices.start and linear:
                 axis.setOrigin(axis.calibratedValue(self._slices.start))
-        kind = jpype.JClass("net.imagej.axis.CalibratedAxis")
-        made = jpype.JClass("net.imagej.ImgPlus")(self._img, self.title, jpype.JArray(kind)(axes))
+        kind = java.JClass("net.imagej.axis.CalibratedAxis")
+        made = java.JClass("net.imagej.ImgPlus")(self._img, self.title, java.JArray(kind)(axes))
         if self.dtype == self._like.dtype:
             made.setValidBits(source.getValidBits())
             for channel in range(self.shape.c):
@@ -301,7 +301,7 @@ class ImgPlusWriter(ImageWriter):
             made.getProperties().put(PROVENANCE, json.dumps(self.provenance))
         if not self._like.is_dataset:
             return made
-        return jpype.JClass("net.imagej.DefaultDataset")(self._like.image.getContext(), made)
+        return java.JClass("net.imagej.DefaultDataset")(self._like.image.getContext(), made)
 
     def _colour_tables(self) -> list[Any]:
         """Return the source's colour tables, of the planes that are held where each has one."""

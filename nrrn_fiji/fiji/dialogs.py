@@ -18,10 +18,9 @@ from functools import partial
 from html import escape
 from typing import Any
 
-import jpype
-
 from ..commands import Kind, Option
 from ..models import DEFAULT_MODEL, known_models
+from . import java
 from .images import volume_of
 from .macro_options import CHOSEN, NONE, parse_value
 from .plugin import Entry, message_of
@@ -69,7 +68,7 @@ def choices_of(option: Option) -> list[str] | None:
         names = [entry.name for entry in known_models() if not entry.problem]
         return names if option.required or option.default is not None else [NONE, *names]
     if isinstance(option, OpenImage):
-        titles = [str(title) for title in jpype.JClass("ij.WindowManager").getImageTitles()]
+        titles = [str(title) for title in java.JClass("ij.WindowManager").getImageTitles()]
         return titles if option.required else [NONE, *titles]
     if option.name == "device":
         return [CHOSEN, *devices()]
@@ -223,7 +222,7 @@ def show_dialog(entry: Entry, imp: Any) -> dict[str, Any] | None:
     """
     if imp is not None:
         volume_of(imp)  # refused before anything is asked
-    dialog = jpype.JClass("ij.gui.GenericDialog")(entry.label.rstrip("."))
+    dialog = java.JClass("ij.gui.GenericDialog")(entry.label.rstrip("."))
     start = {} if entry.start is None else entry.start(imp)
     asked = [option for option in entry.options if not option.expert and concerns(option, imp)]
     form = Form(dialog, asked, start, imp)

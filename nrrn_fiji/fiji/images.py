@@ -19,10 +19,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jpype
 import numpy as np
 
 from ..image import Array, ImageMetadata, Volume, VolumeShape, provenance_line
+from . import java
 from .pixels import (
     fits_in_java,
     in_parallel,
@@ -71,7 +71,7 @@ def volume_of(image: Any) -> Volume:
     """
     if is_xarray(image):
         return XarrayVolume(image)
-    if isinstance(image, jpype.JClass("ij.ImagePlus")):
+    if isinstance(image, java.JClass("ij.ImagePlus")):
         return ImagePlusVolume(image)
     from .datasets import ImgPlusVolume, is_img_plus
 
@@ -215,10 +215,10 @@ def _metadata(imp: Any, shape: VolumeShape, signed: bool) -> ImageMetadata:
             float(calibration.pixelWidth),
         )
     luts = imp.getLuts()
-    description = str(jpype.JClass("ij.io.FileSaver")(imp).getDescriptionString())
+    description = str(java.JClass("ij.io.FileSaver")(imp).getDescriptionString())
     dropped = COUNTS | (SIGNED_LINES if signed else set())
     ranges = [float(value) for lut in luts for value in (lut.min, lut.max)]
-    encoder = jpype.JClass("ij.io.RoiEncoder")
+    encoder = java.JClass("ij.io.RoiEncoder")
     overlay = imp.getOverlay()
     return ImageMetadata(
         kind="imagej",
@@ -343,11 +343,11 @@ class ImagePlusWriter(ImageWriter):
         self._planes = []
 
     def _make(self) -> Any:
-        stack = jpype.JClass("ij.ImageStack")(self.shape.x, self.shape.y)
+        stack = java.JClass("ij.ImageStack")(self.shape.x, self.shape.y)
         for plane in self._planes:
             stack.addSlice(None, plane)
         return dress(
-            jpype.JClass("ij.ImagePlus")(self.title, stack),
+            java.JClass("ij.ImagePlus")(self.title, stack),
             self._like,
             shape=self.shape,
             slices=self._slices,
@@ -396,7 +396,7 @@ def dress(
     calibration = source.getLocalCalibration().copy()
     calibration.zOrigin -= slices.start
     if not same_values:
-        calibration.setFunction(jpype.JClass("ij.measure.Calibration").NONE, None, "Gray Value")
+        calibration.setFunction(java.JClass("ij.measure.Calibration").NONE, None, "Gray Value")
     result.setCalibration(calibration)
     for key, value in metadata.properties.items():
         if key != "Slice_Label":
@@ -428,14 +428,14 @@ def _copy_attached(source: Any, result: Any) -> None:
         return
     for key in list(attached.keySet()):
         value = attached.get(key)
-        if isinstance(value, jpype.JString) and str(key) != "Info":
+        if isinstance(value, java.JString) and str(key) != "Info":
             result.setProperty(key, value)
 
 
 def _colour(result: Any, source: Any, same_values: bool) -> Any:
     """Give ``result`` the look-up tables, display ranges and composite mode of ``source``."""
     if source.isComposite() and result.getNChannels() == source.getNChannels():
-        composite = jpype.JClass("ij.CompositeImage")(result, source.getMode())
+        composite = java.JClass("ij.CompositeImage")(result, source.getMode())
         # The constructor leaves out what belongs to the window alone.
         _copy_attached(result, composite)
         composite.copyLuts(source)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import jpype
+from . import java
 
 __all__ = ["enlarge", "move_sliders", "put_beside", "show_alike"]
 
@@ -19,7 +19,7 @@ def put_beside(made: Any, imp: Any) -> None:
     one, other = imp.getWindow(), made.getWindow()
     if one is None or other is None:
         return
-    screen = jpype.JClass("ij.gui.GUI").getMaxWindowBounds(one)
+    screen = java.JClass("ij.gui.GUI").getMaxWindowBounds(one)
     right = int(one.getX() + one.getWidth())
     left = int(one.getX()) - int(other.getWidth())
     if right + int(other.getWidth()) <= int(screen.x + screen.width):
@@ -48,7 +48,7 @@ def show_alike(made: Any, imp: Any) -> None:
     size = (int(made.getWidth()), int(made.getHeight()))
     if size == (int(imp.getWidth()), int(imp.getHeight())):
         canvas.setSize(other.getWidth(), other.getHeight())
-        canvas.setSourceRect(jpype.JClass("java.awt.Rectangle")(other.getSrcRect()))
+        canvas.setSourceRect(java.JClass("java.awt.Rectangle")(other.getSrcRect()))
     else:
         wide, high = (round(length * magnification) for length in size)
         if wide > int(other.getWidth()) or high > int(other.getHeight()):
@@ -62,7 +62,7 @@ def show_alike(made: Any, imp: Any) -> None:
 def move_sliders(imp: Any) -> None:
     """Move the sliders of a new window to the slice that its image shows; ImageJ leaves them."""
     window = imp.getWindow()
-    if not isinstance(window, jpype.JClass("ij.gui.StackWindow")):
+    if not isinstance(window, java.JClass("ij.gui.StackWindow")):
         return
     if imp.isHyperStack():
         window.setPosition(*imp.convertIndexToPosition(imp.getCurrentSlice()))

@@ -8,13 +8,12 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
-import jpype
-
 from .. import __version__
 from ..catalogue import import_model, list_models, remove_installed, show_model
 from ..commands import Kind, Option
 from ..models import user_models_dir
 from ..reports import Report
+from . import java
 from .plugin import Entry, Plugin
 
 __all__ = ["help_entry", "models_entry"]
@@ -95,18 +94,18 @@ def show_list(plugin: Plugin, report: Report) -> None:
         return
     rows = "\n".join("\t".join(row) for row in report.table.rows)
     titles = "\t".join(title[:1].upper() + title[1:] for title in report.table.header)
-    jpype.JClass("ij.text.TextWindow")("NRRN Models", titles, rows, 900, 240)
-    jpype.JClass("ij.IJ").showStatus(report.summary)
+    java.JClass("ij.text.TextWindow")("NRRN Models", titles, rows, 900, 240)
+    java.JClass("ij.IJ").showStatus(report.summary)
 
 
 def tell(plugin: Plugin, title: str, text: str) -> None:
     """Show a text in a window, or in the log where there is no screen."""
     if plugin.app.headless:
-        jpype.JClass("ij.IJ").log(text)
+        java.JClass("ij.IJ").log(text)
         return
-    window = jpype.JClass("ij.text.TextWindow")(f"NRRN {title}", text, 760, 480)
+    window = java.JClass("ij.text.TextWindow")(f"NRRN {title}", text, 760, 480)
     panel = window.getTextPanel()
-    panel.setFont(jpype.JClass("java.awt.Font")("Monospaced", 0, 12), False)
+    panel.setFont(java.JClass("java.awt.Font")("Monospaced", 0, 12), False)
 
 
 # --- help --------------------------------------------------------------------------------------
@@ -128,9 +127,9 @@ def show_help(plugin: Plugin, values: dict[str, Any]) -> None:
     """Show what there is to know, in a window or in the log."""
     if plugin.app.headless:
         for entry in plugin.entries.values():
-            jpype.JClass("ij.IJ").log(f"{entry.command}: {entry.summary}")
+            java.JClass("ij.IJ").log(f"{entry.command}: {entry.summary}")
         return
-    jpype.JClass("ij.gui.HTMLDialog")("NRRN Help", help_page(plugin), False)
+    java.JClass("ij.gui.HTMLDialog")("NRRN Help", help_page(plugin), False)
 
 
 def help_page(plugin: Plugin) -> str:

@@ -13,9 +13,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-import jpype
-
 from ..commands import Kind, Option
+from . import java
 
 __all__ = ["CHOSEN", "NONE", "parse_macro_options", "parse_value"]
 
@@ -81,7 +80,7 @@ def macro_variable(name: str) -> str:
     ValueError
         If the macro has no such variable.
     """
-    interpreter = jpype.JClass("ij.macro.Interpreter").getInstance()
+    interpreter = java.JClass("ij.macro.Interpreter").getInstance()
     value = None if interpreter is None else interpreter.getVariableAsString(name)
     if value is None:
         raise ValueError(

@@ -17,13 +17,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-import jpype
 import numpy as np
 from numpy.typing import NDArray
 
 from ..commands import Kind, Option
 from ..metrics import Spread
 from ..noise_statistics import noise_level
+from . import java
 from .dialogs import OpenImage
 from .images import volume_of
 from .layout import put_beside
@@ -147,13 +147,13 @@ def profile_along(
     pixels = java_array(plane.size, np.dtype(np.float32))
     pixels_to_java(plane.astype(np.float32), pixels)
     # A copy: the line may be that of another image, and must not move this one's selection.
-    copy = jpype.JClass("ij.ImagePlus")(
-        "line", jpype.JClass("ij.process.FloatProcessor")(width, height, pixels)
+    copy = java.JClass("ij.ImagePlus")(
+        "line", java.JClass("ij.process.FloatProcessor")(width, height, pixels)
     )
     calibration = imp.getCalibration()
     unit = str(calibration.getUnits()) if calibration.scaled() else "pixels"
     copy.setRoi(roi.clone())
-    profile = np.asarray(jpype.JClass("ij.gui.ProfilePlot")(copy).getProfile(), np.float64)
+    profile = np.asarray(java.JClass("ij.gui.ProfilePlot")(copy).getProfile(), np.float64)
     step = float(calibration.pixelWidth) if calibration.scaled() else 1.0
     if calibration.scaled() and str(roi.getTypeAsString()) == "Straight Line":
         # Along y pixels may be larger: the length is shared out over the profile.
@@ -204,9 +204,9 @@ def measure(plugin: Plugin, values: dict[str, Any]) -> None:
     add_rows(found)
     if values.get("show", ALL) == ALL:
         show_plots(found)
-        if jpype.JClass("ij.macro.Interpreter").getInstance() is not None:
+        if java.JClass("ij.macro.Interpreter").getInstance() is not None:
             # The next command of a macro is for its image, not for a plot.
-            jpype.JClass("ij.IJ").selectWindow(imp.getID())
+            java.JClass("ij.IJ").selectWindow(imp.getID())
 
 
 def check_alike(one: Any, other: Any) -> None:
@@ -224,7 +224,7 @@ def check_alike(one: Any, other: Any) -> None:
 
 def add_rows(found: Sequence[Measured]) -> None:
     """Add a row per image to ImageJ's Results table and show it."""
-    table = jpype.JClass("ij.measure.ResultsTable").getResultsTable()
+    table = java.JClass("ij.measure.ResultsTable").getResultsTable()
     for one in found:
         table.incrementCounter()
         table.addValue("Image", one.title)
@@ -238,7 +238,7 @@ def add_rows(found: Sequence[Measured]) -> None:
             ("IQR", one.iqr),
             ("Noise", one.level),
         ):
-            table.addValue(column, jpype.JDouble(float(value)))
+            table.addValue(column, java.JDouble(float(value)))
     table.show("Results")
 
 
@@ -257,7 +257,7 @@ def show_plots(found: Sequence[Measured]) -> None:
 def box_plot(found: Sequence[Measured]) -> Any:
     """Return an ``ij.gui.Plot`` with a box per image: quartiles, median, least and greatest."""
     title = unused_title(f"Noise of {found[0].title}")
-    plot = jpype.JClass("ij.gui.Plot")(title, "", "Grey value")
+    plot = java.JClass("ij.gui.Plot")(title, "", "Grey value")
     plot.setFrameSize(150 + 170 * len(found), 320)
     boxes = [one.box for one in found]
     low, high = min(box[0] for box in boxes), max(box[4] for box in boxes)
@@ -266,16 +266,16 @@ def box_plot(found: Sequence[Measured]) -> Any:
     # ImageJ writes texts in braces, from 0 on, instead of numbers.
     names = ",".join(shortened(one.title).replace(",", " ") for one in found)
     plot.setXYLabels(f"{{{names}}}", "Grey value")
-    flags = jpype.JClass("ij.gui.Plot")
+    flags = java.JClass("ij.gui.Plot")
     plot.setFormatFlags(flags.X_NUMBERS | flags.Y_NUMBERS | flags.Y_GRID | flags.Y_TICKS)
     for number, (one, box) in enumerate(zip(found, boxes, strict=True)):
-        coordinates = jpype.JClass("java.util.ArrayList")()
-        coordinates.add(jpype.JArray(jpype.JFloat)([float(number), *box]))
+        coordinates = java.JClass("java.util.ArrayList")()
+        coordinates.add(java.JArray(java.JFloat)([float(number), *box]))
         plot.setColor(COLOURS[number], FILLS[number])
         plot.setLineWidth(2)
         plot.drawShapes(f"boxes width={BOX_WIDTH}", coordinates)
         plot.setColor("black")
-        plot.setJustification(jpype.JClass("ij.gui.Plot").CENTER)
+        plot.setJustification(java.JClass("ij.gui.Plot").CENTER)
         # Text is placed in the frame, from 0 to 1 along x, down from the top along y.
         centre = (number + 0.5) / len(found)
         plot.addLabel(centre, 0.05, f"IQR {one.iqr:.4g}\nSD {one.deviation:.4g}")
@@ -285,7 +285,7 @@ def box_plot(found: Sequence[Measured]) -> Any:
 def profile_plot(found: Sequence[Measured]) -> Any:
     """Return an ``ij.gui.Plot`` with the profile of every image along the line."""
     title = unused_title(f"Profile of {found[0].title}")
-    plot = jpype.JClass("ij.gui.Plot")(title, f"Distance ({found[0].unit})", "Grey value")
+    plot = java.JClass("ij.gui.Plot")(title, f"Distance ({found[0].unit})", "Grey value")
     plot.setFrameSize(560, 300)
     for number, one in enumerate(found):
         assert one.distance is not None
@@ -302,7 +302,7 @@ def profile_plot(found: Sequence[Measured]) -> Any:
 
 def doubles(values: NDArray[np.float64]) -> Any:
     """Return Java's array of numbers."""
-    return jpype.JArray(jpype.JDouble)(values.tolist())
+    return java.JArray(java.JDouble)(values.tolist())
 
 
 def shortened(title: str) -> str:
@@ -333,24 +333,24 @@ def register_extensions(plugin: Plugin, values: dict[str, Any]) -> None:
     ValueError
         If no macro runs.
     """
-    if jpype.JClass("ij.macro.Interpreter").getInstance() is None:
+    if java.JClass("ij.macro.Interpreter").getInstance() is None:
         raise ValueError(
             'This command is for macros: write run("NRRN Macro Extensions"); in a macro, then '
             "Ext.noiseLevel(sigma); or Ext.iqr(value);"
         )
-    jpype.JClass("ij.macro.Functions").registerExtensions(_extensions(plugin))
+    java.JClass("ij.macro.Functions").registerExtensions(_extensions(plugin))
 
 
 @functools.cache
 def _extensions(plugin: Plugin) -> Any:
     """Return the ``ij.macro.MacroExtension``; one for good, because Java may keep it for long."""
-    extension = jpype.JClass("ij.macro.MacroExtension")
-    descriptor = jpype.JClass("ij.macro.ExtensionDescriptor")
+    extension = java.JClass("ij.macro.MacroExtension")
+    descriptor = java.JClass("ij.macro.ExtensionDescriptor")
     number = int(extension.ARG_NUMBER) | int(extension.ARG_OUTPUT)
 
     def functions() -> Any:
         made = [descriptor.newDescriptor(name, proxy, number) for name in ("noiseLevel", "iqr")]
-        return jpype.JArray(descriptor)(made)
+        return java.JArray(descriptor)(made)
 
     def answer(name: Any, arguments: Any) -> Any:
         try:
@@ -360,10 +360,10 @@ def _extensions(plugin: Plugin) -> Any:
             plugin.error = error
             end_macro(message_of(error))
         value = found.level if str(name) == "noiseLevel" else found.iqr
-        arguments[0][0] = jpype.JClass("java.lang.Double")(value)
+        arguments[0][0] = java.JClass("java.lang.Double")(value)
         return None
 
-    proxy = jpype.JProxy(
+    proxy = java.JProxy(
         extension, dict={"getExtensionFunctions": functions, "handleExtension": answer}
     )
     return proxy
@@ -374,12 +374,12 @@ def end_macro(message: str) -> NoReturn:
 
     ``IJ.error`` ends a macro in commands alone, not in functions.
     """
-    interpreter = jpype.JClass("ij.macro.Interpreter").getInstance()
-    text = jpype.JClass("java.lang.String").class_
+    interpreter = java.JClass("ij.macro.Interpreter").getInstance()
+    text = java.JClass("java.lang.String").class_
     error = interpreter.getClass().getDeclaredMethod("error", text)
     error.setAccessible(True)
     try:
         error.invoke(interpreter, message)
-    except jpype.JException as failed:
+    except java.JException as failed:
         raise failed.getCause() from None
     raise RuntimeError(message)

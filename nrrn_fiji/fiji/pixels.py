@@ -20,10 +20,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import jpype
 import numpy as np
 
 from ..image import Array
+from . import java
 
 __all__ = [
     "fits_in_java",
@@ -36,12 +36,12 @@ __all__ = [
 
 # Java's type with the same bits, and the view of a byte buffer that copies it in bulk.
 JAVA_TYPES: dict[str, tuple[Any, str]] = {
-    "uint8": (jpype.JByte, "duplicate"),
-    "int8": (jpype.JByte, "duplicate"),
-    "uint16": (jpype.JShort, "asShortBuffer"),
-    "int16": (jpype.JShort, "asShortBuffer"),
-    "float32": (jpype.JFloat, "asFloatBuffer"),
-    "float64": (jpype.JDouble, "asDoubleBuffer"),
+    "uint8": (java.JByte, "duplicate"),
+    "int8": (java.JByte, "duplicate"),
+    "uint16": (java.JShort, "asShortBuffer"),
+    "int16": (java.JShort, "asShortBuffer"),
+    "float32": (java.JFloat, "asFloatBuffer"),
+    "float64": (java.JDouble, "asDoubleBuffer"),
 }
 PIECE_BYTES = 1 << 30
 """Of a buffer; Java counts its bytes with 31 bits."""
@@ -52,13 +52,13 @@ WORTH_TWO_THREADS = 8 << 20
 @functools.cache
 def _array_type(dtype: str) -> Any:
     """Return Java's array type for the bits of a dtype."""
-    return jpype.JArray(JAVA_TYPES[dtype][0])
+    return java.JArray(JAVA_TYPES[dtype][0])
 
 
 @functools.cache
 def _order() -> Any:
     """Return this machine's order of bytes, as Java says it; a buffer's own is another."""
-    return jpype.JClass("java.nio.ByteOrder").nativeOrder()
+    return java.JClass("java.nio.ByteOrder").nativeOrder()
 
 
 def pixels_from_java(out: Array, pixels: Any, offset: int = 0) -> None:
@@ -89,6 +89,9 @@ def pixels_from_java(out: Array, pixels: Any, offset: int = 0) -> None:
             "out is an array with gaps, that cannot be written to, or of another machine's byte "
             "order: give a new contiguous one."
         )
+    if java.is_remote():
+        java.copy_from_java(out, pixels, offset)
+        return
     for start, count, buffer in _buffers(out):
         buffer.put(pixels, offset + start, count)
 
@@ -96,6 +99,9 @@ def pixels_from_java(out: Array, pixels: Any, offset: int = 0) -> None:
 def pixels_to_java(plane: Array, pixels: Any, offset: int = 0) -> None:
     """Copy pixels into a Java array, bit by bit; the inverse of :func:`pixels_from_java`."""
     whole = np.ascontiguousarray(plane, plane.dtype.newbyteorder("="))
+    if java.is_remote():
+        java.copy_to_java(whole, pixels, offset)
+        return
     for start, count, buffer in _buffers(whole):
         buffer.get(pixels, offset + start, count)
 
@@ -114,7 +120,7 @@ def _buffers(array: Array) -> Iterator[tuple[int, int, Any]]:
         count = min(most, array.size - start)
         memory = (ctypes.c_byte * (count * size)).from_address(array.ctypes.data + start * size)
         piece = np.frombuffer(memoryview(memory), np.int8)  # JPype does not know ctypes' own types
-        buffer = jpype.nio.convertToDirectBuffer(piece).order(_order())
+        buffer = java.nio.convertToDirectBuffer(piece).order(_order())
         yield start, count, getattr(buffer, view)()
 
 
@@ -136,7 +142,8 @@ def in_parallel(copy: Callable[[int, int], None], count: int, size: int) -> None
     size
         Bytes of all of them.
     """
-    if count < 2 or size < WORTH_TWO_THREADS or (os.cpu_count() or 1) < 2:
+    # Another process is sent one plane at a time.
+    if java.is_remote() or count < 2 or size < WORTH_TWO_THREADS or (os.cpu_count() or 1) < 2:
         copy(0, count)
         return
     half = count // 2
@@ -157,15 +164,15 @@ def java_array(size: int, dtype: np.dtype[Any]) -> Any:
     """
     try:
         return _array_type(dtype.name)(size)
-    except jpype.JException as error:
-        if isinstance(error, jpype.JClass("java.lang.OutOfMemoryError")):
+    except java.JException as error:
+        if isinstance(error, java.JClass("java.lang.OutOfMemoryError")):
             raise java_is_full(size * dtype.itemsize) from error
         raise
 
 
 def fits_in_java(size: int) -> bool:
     """Whether Java has ``size`` more bytes for pixels, with some left for its own work."""
-    runtime = jpype.JClass("java.lang.Runtime").getRuntime()
+    runtime = java.JClass("java.lang.Runtime").getRuntime()
     for attempt in range(2):
         if attempt:
             runtime.gc()  # what nobody uses any more counts as used until it is collected
@@ -177,7 +184,7 @@ def fits_in_java(size: int) -> bool:
 
 def java_is_full(size: int) -> MemoryError:
     """Return the error for a result that Java has no room for; its message is a sentence."""
-    most = jpype.JClass("java.lang.Runtime").getRuntime().maxMemory()
+    most = java.JClass("java.lang.Runtime").getRuntime().maxMemory()
     return MemoryError(
         f"Java has no {size / 1e6:.4g} MB left for the result (all of Java may take "
         f"{most / 1e6:.4g} MB). Close images, write the result to a file, or start with more "

@@ -12,17 +12,15 @@ Sources: ``ij.plugin.PlugIn``, ``ij.Macro`` and ``ij.Menus`` of ImageJ 1.54p.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import jpype
-
 from ..commands import Command, Option
 from ..console import sentence
 from ..progress import Cancelled
+from . import java
 from .jvm import ImageJ
 from .macro_options import parse_macro_options
 from .tasks import ImageJProgress
@@ -32,6 +30,7 @@ __all__ = [
     "Plugin",
     "add_menu",
     "add_to_search",
+    "adopt",
     "install",
     "message_of",
     "options_of",
@@ -88,16 +87,15 @@ class Plugin:
     def __init__(self, app: ImageJ, entries: Sequence[Entry]):
         self.app = app
         self.entries = {entry.key: entry for entry in entries}
-        self._errors = threading.local()
 
     @property
     def error(self) -> BaseException | None:
-        """What the last command of this thread failed with, or None."""
-        return getattr(self._errors, "last", None)
+        """What the last command of this thread of Java failed with, or None."""
+        return getattr(java.here(), "error", None)
 
     @error.setter
     def error(self, error: BaseException | None) -> None:
-        self._errors.last = error
+        java.here().error = error
 
     def handle(self, key: str, options: str | None) -> None:
         """Run a command for ImageJ; its Java thread waits.
@@ -130,17 +128,17 @@ class Plugin:
             self.error = error
             if (
                 isinstance(error, Cancelled)
-                and jpype.JClass("ij.macro.Interpreter").getInstance() is None
+                and java.JClass("ij.macro.Interpreter").getInstance() is None
             ):
-                jpype.JClass("ij.IJ").showStatus(f"{title}: stopped")
+                java.JClass("ij.IJ").showStatus(f"{title}: stopped")
                 return
             # Inside a macro this aborts it, by an exception that goes on through here.
-            jpype.JClass("ij.IJ").error(title, message_of(error))
+            java.JClass("ij.IJ").error(title, message_of(error))
 
     def without_dialogs(self, options: str | None) -> bool:
         """Whether a command must not ask: it has options, or there is nobody to answer."""
         given = options is not None and bool(options.strip())
-        batch = bool(jpype.JClass("ij.macro.Interpreter").isBatchMode())
+        batch = bool(java.JClass("ij.macro.Interpreter").isBatchMode())
         return given or self.app.headless or batch
 
     def ask(self, entry: Entry, options: str | None) -> dict[str, Any] | None:
@@ -164,7 +162,7 @@ class Plugin:
         ValueError
             If there is none.
         """
-        imp = jpype.JClass("ij.WindowManager").getCurrentImage()
+        imp = java.JClass("ij.WindowManager").getCurrentImage()
         if imp is None:
             raise ValueError("No image is open: open a stack first.")
         return imp
@@ -177,7 +175,7 @@ class Plugin:
         ValueError
             If there is none.
         """
-        windows = jpype.JClass("ij.WindowManager")
+        windows = java.JClass("ij.WindowManager")
         images = [windows.getImage(int(number)) for number in windows.getIDList() or ()]
         for imp in images:
             if imp is not None and str(imp.getTitle()) == title:
@@ -201,6 +199,7 @@ class Plugin:
                 f"The image {str(imp.getTitle())!r} is in use by another command: wait until that "
                 "has ended."
             )
+        java.undone_at_death(imp, "unlock")
         progress = ImageJProgress(self.app, title, counts=counts)
         try:
             yield progress
@@ -211,8 +210,8 @@ class Plugin:
 
 def message_of(error: BaseException) -> str:
     """Return the sentence that a user reads, whichever side the error came from."""
-    if isinstance(error, jpype.JException):
-        if isinstance(error, jpype.JClass("java.lang.OutOfMemoryError")):
+    if isinstance(error, java.JException):
+        if isinstance(error, java.JClass("java.lang.OutOfMemoryError")):
             return "Java's memory is full: close images, or give Java more memory (--memory)."
         return f"{error.message() or error}"
     return sentence(error)
@@ -220,7 +219,7 @@ def message_of(error: BaseException) -> str:
 
 def unused_title(title: str) -> str:
     """Return a title that no open image has: "a.tif", "a-1.tif", "a-2.tif", …"""
-    taken = {str(name) for name in jpype.JClass("ij.WindowManager").getImageTitles()}
+    taken = {str(name) for name in java.JClass("ij.WindowManager").getImageTitles()}
     stem, dot, suffix = title.rpartition(".")
     number, fresh = 0, title
     while fresh in taken:
@@ -250,7 +249,7 @@ def install(app: ImageJ) -> Plugin:
     def apply(key: Any, options: Any) -> None:
         plugin.handle(str(key), None if options is None else str(options))
 
-    _handler = jpype.JProxy("java.util.function.BiFunction", {"apply": apply})
+    _handler = java.JProxy("java.util.function.BiFunction", {"apply": apply})
     _bridge_class().handler = _handler
     commands = _menu_commands()
     for entry in plugin.entries.values():
@@ -259,12 +258,28 @@ def install(app: ImageJ) -> Plugin:
     return plugin
 
 
+def adopt(app: Any) -> Plugin:
+    """Return the commands for an ImageJ that has classes of its own to call them; always the same.
+
+    Parameters
+    ----------
+    app
+        What :class:`~nrrn_fiji.fiji.jvm.ImageJ` says of ImageJ.
+    """
+    global _plugin
+    if _plugin is None:
+        from .entries import entries
+
+        _plugin = Plugin(app, entries())
+    return _plugin
+
+
 def _menu_commands() -> Any:
     """Return ImageJ's table of commands, which it makes when it first runs one."""
-    menus = jpype.JClass("ij.Menus")
+    menus = java.JClass("ij.Menus")
     if menus.getCommands() is None:
         # What IJ.run does first of all; running any command for it could change a setting.
-        fill = jpype.JClass("ij.IJ").class_.getDeclaredMethod("init")
+        fill = java.JClass("ij.IJ").class_.getDeclaredMethod("init")
         fill.setAccessible(True)
         fill.invoke(None)
     return menus.getCommands()
@@ -278,17 +293,17 @@ def add_menu(plugin: Plugin, window: Any) -> None:
     window
         The ``ij.ImageJ``, which runs what its menus name.
     """
-    bar = jpype.JClass("ij.Menus").getMenuBar()
+    bar = java.JClass("ij.Menus").getMenuBar()
     menus = [bar.getMenu(number) for number in range(bar.getMenuCount())]
     plugins = next(menu for menu in menus if menu.getLabel() == "Plugins")
     labels = [str(plugins.getItem(number).getLabel()) for number in range(plugins.getItemCount())]
     if MENU in labels:
         return
-    ours = jpype.JClass("java.awt.Menu")(MENU)
+    ours = java.JClass("java.awt.Menu")(MENU)
     for entry in plugin.entries.values():
         if not entry.in_menu:
             continue
-        item = jpype.JClass("java.awt.MenuItem")(entry.label)
+        item = java.JClass("java.awt.MenuItem")(entry.label)
         item.setActionCommand(entry.command)
         item.addActionListener(window)
         ours.add(item)
@@ -301,27 +316,27 @@ def add_to_search(plugin: Plugin) -> None:
     The search knows the commands that Fiji found when it started.  These are described as the
     plugins among them are, of which Fiji makes no second entry in a menu.
     """
-    path = jpype.JClass("org.scijava.MenuPath")
-    info = jpype.JClass("net.imagej.legacy.command.LegacyCommandInfo")
-    loader = jpype.JClass("ij.IJ").class_.getClassLoader()
-    found = jpype.JClass("java.util.ArrayList")()
+    path = java.JClass("org.scijava.MenuPath")
+    info = java.JClass("net.imagej.legacy.command.LegacyCommandInfo")
+    loader = java.JClass("ij.IJ").class_.getClassLoader()
+    found = java.JClass("java.util.ArrayList")()
     for entry in plugin.entries.values():
         if entry.in_menu:
             found.add(info(path(f"Plugins>{MENU}>{entry.label}"), CLASS, entry.key, loader))
-    service = jpype.JClass("org.scijava.plugin.PluginService")
+    service = java.JClass("org.scijava.plugin.PluginService")
     plugin.app.context.getService(service).addPlugins(found)
 
 
 def _bridge_class() -> Any:
     """Make the Java class that ImageJ runs, beside ImageJ's own classes."""
-    pool = jpype.JClass("javassist.ClassPool")(True)
-    beside = jpype.JClass("ij.IJ").class_
-    pool.appendClassPath(jpype.JClass("javassist.ClassClassPath")(beside))
+    pool = java.JClass("javassist.ClassPool")(True)
+    beside = java.JClass("ij.IJ").class_
+    pool.appendClassPath(java.JClass("javassist.ClassClassPath")(beside))
     made = pool.makeClass(CLASS)
     made.addInterface(pool.get("ij.plugin.PlugIn"))
-    field = jpype.JClass("javassist.CtField")
+    field = java.JClass("javassist.CtField")
     made.addField(field.make("public static java.util.function.BiFunction handler;", made))
-    method = jpype.JClass("javassist.CtNewMethod")
+    method = java.JClass("javassist.CtNewMethod")
     made.addMethod(
         method.make(
             "public void run(String key) { handler.apply(key, ij.Macro.getOptions()); }", made
@@ -329,4 +344,4 @@ def _bridge_class() -> Any:
     )
     loader = beside.getClassLoader()
     made.toClass(loader, beside.getProtectionDomain())
-    return jpype.JClass(CLASS, loader=loader)
+    return java.JClass(CLASS, loader=loader)

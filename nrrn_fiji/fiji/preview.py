@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import jpype
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,6 +23,7 @@ from ..plan import make_plan
 from ..progress import Cancelled, NoProgress
 from ..settings import DenoiseSettings
 from ..volumes import StackSource
+from . import java
 from .dialogs import Form, add_note, watched
 from .images import volume_of
 from .layout import put_beside, show_alike
@@ -147,15 +147,15 @@ def where(imp: Any) -> tuple[tuple[int, int, int], tuple[int, int, int, int] | N
 
 def picture(imp: Any, images: NDArray[Any], names: list[str]) -> Any:
     """Return an ``ij.ImagePlus`` of previews, shown with the grey values of their source."""
-    stack = jpype.JClass("ij.ImageStack")(images.shape[2], images.shape[1])
+    stack = java.JClass("ij.ImageStack")(images.shape[2], images.shape[1])
     for image, name in zip(images, names, strict=True):
         stack.addSlice(name, float_processor(np.ascontiguousarray(image, np.float32)))
-    made = jpype.JClass("ij.ImagePlus")(f"Preview of {imp.getTitle()}", stack)
+    made = java.JClass("ij.ImagePlus")(f"Preview of {imp.getTitle()}", stack)
     calibration = imp.getCalibration().copy()
     shift = 0
     if imp.getBitDepth() == 16 and calibration.isSigned16Bit():
         shift = 32768  # ImageJ's display range is that of the stored values
-    calibration.setFunction(jpype.JClass("ij.measure.Calibration").NONE, None, "Gray Value")
+    calibration.setFunction(java.JClass("ij.measure.Calibration").NONE, None, "Gray Value")
     made.setCalibration(calibration)
     made.setDisplayRange(imp.getDisplayRangeMin() - shift, imp.getDisplayRangeMax() - shift)
     made.changes = False
@@ -175,7 +175,7 @@ def follow(plugin: Plugin) -> None:
     imp = plugin.current_image()
     volume = volume_of(imp)
     entry = plugin.entries["preview"]
-    dialog = jpype.JClass("ij.gui.NonBlockingGenericDialog")("Preview of " + str(imp.getTitle()))
+    dialog = java.JClass("ij.gui.NonBlockingGenericDialog")("Preview of " + str(imp.getTitle()))
     form = Form(dialog, [option for option in entry.options if not option.expert], {}, imp)
     tell = add_note(dialog)
     dialog.setOKLabel("Close")

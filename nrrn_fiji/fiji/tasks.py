@@ -9,9 +9,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import jpype
-
 from ..reports import readable_time
+from . import java
 from .jvm import ImageJ
 
 __all__ = ["ImageJProgress"]
@@ -34,13 +33,13 @@ class ImageJProgress:
     """
 
     def __init__(self, app: ImageJ, title: str, *, counts: bool = True):
-        self._ij = jpype.JClass("ij.IJ")
+        self._ij = java.JClass("ij.IJ")
         self._ij.resetEscape()
         self._title = title
         self._counts = counts
         self._task: Any = None
         if app.gateway is not None:
-            service = app.context.getService(jpype.JClass("org.scijava.task.TaskService"))
+            service = app.context.getService(java.JClass("org.scijava.task.TaskService"))
             self._task = service.createTask(title)
             self._task.start()
         self._started = time.monotonic()
@@ -71,7 +70,7 @@ class ImageJProgress:
     @property
     def cancelled(self) -> bool:
         """Whether Esc was pressed, or the task's red X."""
-        if self._ij.escapePressed():
+        if java.stopped() or self._ij.escapePressed():
             return True
         return self._task is not None and bool(self._task.isCanceled())
 

@@ -18,7 +18,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jpype
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,6 +26,7 @@ from ..models import install_model, known_models, user_models_dir
 from ..progress import Cancelled
 from ..reports import readable_time
 from ..settings import TrainSettings
+from . import java
 from .images import volume_of
 from .layout import enlarge, put_beside
 from .pixels import java_array, pixels_to_java
@@ -181,7 +181,7 @@ def train(plugin: Plugin, values: dict[str, Any]) -> None:
     name = values.get("name") or free_name(volume.name)
     overwrite = values.get("overwrite", False)
     check_name(name, overwrite)
-    log = jpype.JClass("ij.IJ").log
+    log = java.JClass("ij.IJ").log
     folder = user_models_dir()
     folder.mkdir(parents=True, exist_ok=True)
     # Until it has ended the model is no model: it grows in a folder of its own.
@@ -219,7 +219,7 @@ def train(plugin: Plugin, values: dict[str, Any]) -> None:
         finally:
             if made.is_file():
                 install_model(made, name, overwrite)
-    jpype.JClass("ij.IJ").showStatus(f"{name} is in the list of models now")
+    java.JClass("ij.IJ").showStatus(f"{name} is in the list of models now")
 
 
 def check_name(name: str, overwrite: bool) -> None:
@@ -259,7 +259,7 @@ class View:
         processor.setMinAndMax(float(low), float(high))
         if self._sample is None:
             title = unused_title(f"Sample of {self.name} (noisy, denoised)")
-            self._sample = jpype.JClass("ij.ImagePlus")(title, processor)
+            self._sample = java.JClass("ij.ImagePlus")(title, processor)
             self._sample.show()
             enlarge(self._sample, SAMPLE_ON_SCREEN)
             put_beside(self._sample, self._window.getImagePlus())
@@ -272,9 +272,9 @@ def loss_plot(title: str, history: History) -> Any:
     """Return an ``ij.gui.Plot`` of the loss and the held-out error over the steps."""
     from ..training import thinned
 
-    plot = jpype.JClass("ij.gui.Plot")(title, "Step", "Loss")
+    plot = java.JClass("ij.gui.Plot")(title, "Step", "Loss")
     plot.setFrameSize(520, 300)
-    numbers = jpype.JArray(jpype.JDouble)
+    numbers = java.JArray(java.JDouble)
     curves = [("Loss", "#7d9fc9", "line", thinned(history.losses))]
     if history.validation:
         pairs = [list(pair) for pair in history.validation]
@@ -297,4 +297,4 @@ def float_processor(picture: NDArray[np.float32]) -> Any:
     pixels = java_array(picture.size, picture.dtype)
     pixels_to_java(picture, pixels)
     height, width = picture.shape
-    return jpype.JClass("ij.process.FloatProcessor")(width, height, pixels)
+    return java.JClass("ij.process.FloatProcessor")(width, height, pixels)

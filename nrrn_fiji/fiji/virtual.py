@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import jpype
 import numpy as np
 import tifffile
 
@@ -28,6 +27,7 @@ from ..outputs import NO_SPACE, free_space, readable_size
 from ..tiff import quiet, stem
 from ..tiff_output import CLASSIC_LIMIT
 from ..volumes import create_volume
+from . import java
 from .images import ImagePlusVolume, dress
 from .writer import ImageWriter
 
@@ -158,9 +158,9 @@ class VirtualWriter(ImageWriter):
             self.path = _unused(self.path.parent, stem(self.path), suffix)
         os.replace(self._unfinished, self.path)
         planes = self._planes()
-        stack = jpype.JClass("ij.plugin.FileInfoVirtualStack")(planes)
+        stack = java.JClass("ij.plugin.FileInfoVirtualStack")(planes)
         stack.setBitDepth(8 * self.dtype.itemsize)
-        result = jpype.JClass("ij.ImagePlus")(self.title, stack)
+        result = java.JClass("ij.ImagePlus")(self.title, stack)
         result.setFileInfo(planes[0])
         result = dress(
             result,
@@ -178,11 +178,11 @@ class VirtualWriter(ImageWriter):
         """Return where ImageJ finds each plane."""
         with quiet(), tifffile.TiffFile(self.path) as file:
             start, order = file.pages.first.dataoffsets[0], file.byteorder
-        kind = jpype.JClass("ij.io.FileInfo")
+        kind = java.JClass("ij.io.FileInfo")
         said = self._like.metadata.selected(
             self._like.shape, self.shape, self._slices, same_values=self._same_values
         )
-        infos = jpype.JArray(kind)(self.shape.planes)
+        infos = java.JArray(kind)(self.shape.planes)
         for number in range(self.shape.planes):
             info = kind()
             info.fileFormat = kind.TIFF
@@ -194,7 +194,7 @@ class VirtualWriter(ImageWriter):
             info.longOffset = start + number * self.shape.y * self.shape.x * self.dtype.itemsize
             infos[number] = info
         if said.labels:
-            infos[0].sliceLabels = jpype.JArray(jpype.JString)(
+            infos[0].sliceLabels = java.JArray(java.JString)(
                 [label or None for label in said.labels]
             )
         return infos

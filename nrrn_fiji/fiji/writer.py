@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..image import Array, VolumeShape, VolumeWriter
+from ..progress import Progress
 
 __all__ = ["ImageWriter"]
 
@@ -65,7 +66,7 @@ class ImageWriter(VolumeWriter):
     def close(self) -> None:
         """Do nothing: :meth:`finish` gives the image out."""
 
-    def finish(self) -> Any:
+    def finish(self, progress: Progress | None = None) -> Any:
         """Return the new image; it is not shown yet.
 
         Raises
