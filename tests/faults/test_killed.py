@@ -1,0 +1,140 @@
+"""Kill -9 at any moment, then the same command again: the result is that of an undisturbed run."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from plain_engine import strong_network
+
+from nrrn_fiji.models import save_model
+
+if os.name != "posix":
+    pytest.skip("needs fork and SIGKILL", allow_module_level=True)
+
+from victims import KILLED, Victim, contents, journal_of
+
+KILLS = int(os.environ.get("NRRN_TEST_KILLS", "10"))
+"""How often a run is killed at random in each of the tests."""
+
+APART = int(os.environ.get("NRRN_TEST_STEPS_APART", "4"))
+"""A run is killed before each so-manieth step on the disk; 1 tries every one."""
+
+SLICES = 24
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to call the command."""
+
+    out: str
+    more: tuple[str, ...] = ()
+    source: str = "raw.tif"
+
+    @property
+    def targets(self) -> list[str]:
+        """What it writes."""
+        return [self.out, *(word for word in self.more if not word.startswith("-"))]
+
+
+WAYS = {
+    "TIFF": Way("clean.tif"),
+    "three outputs": Way("clean.tif", ("--noise", "noise.tif", "--units-out", "units.ome.tif")),
+    "folder": Way("clean", ("--noise", "noise"), "slices"),
+}
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the stack raw.tif (24, 20, 30), the same as slices, short ones, a model."""
+    folder = tmp_path_factory.mktemp("given")
+    stack = np.random.default_rng(0).integers(0, 200, (SLICES, 20, 30)).astype(np.uint8)
+    for name, depth in (("raw", SLICES), ("short", 3)):
+        tifffile.imwrite(folder / f"{name}.tif", stack[:depth], photometric="minisblack")
+        slices = folder / {"raw": "slices", "short": "short-slices"}[name]
+        slices.mkdir()
+        for z in range(depth):
+            tifffile.imwrite(slices / f"s{z}.tif", stack[z], photometric="minisblack")
+    save_model(folder / "net.safetensors", strong_network(1, 4), {})
+    return folder
+
+
+def words(given: Path, folder: Path, way: Way, *, short: bool = False) -> list[str | Path]:
+    """The command line of a way, with outputs in the folder."""
+    source = {"raw.tif": "short.tif", "slices": "short-slices"}[way.source] if short else way.source
+    line: list[str | Path] = ["denoise", given / source, folder / way.out]
+    line += [word if word.startswith("-") else folder / word for word in way.more]
+    line += ["--model", given / "net.safetensors", "--device", "cpu", "--tile", "32"]
+    return [*line, "--slab", "1", "--precision", "fp32"]
+
+
+def undisturbed(
+    given: Path, tmp_path: Path, way: Way, *, short: bool = False
+) -> tuple[dict[str, str], int]:
+    """Return the contents that a run makes, and in how many steps."""
+    folder = tmp_path / "undisturbed"
+    folder.mkdir()
+    victim = Victim(words(given, folder, way, short=short), folder)
+    assert victim.wait() == 0, victim.said
+    return contents(folder), victim.steps
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_killed_at_random_again_and_again(name: str, given: Path, tmp_path: Path) -> None:
+    """Each kill falls where some blocks are finished and others not."""
+    way, chance = WAYS[name], random.Random(name)
+    expected, _ = undisturbed(given, tmp_path, way)
+    folder = tmp_path / "killed"
+    folder.mkdir()
+    out, kills, run = folder / way.out, 0, 0
+    while kills < KILLS:
+        run += 1
+        before = journal_of(out)
+        victim = Victim(words(given, folder, way), folder, pause=0.004, seed=run)
+        more = chance.choice((1, 1, 2, 3))
+        victim.wait_until(lambda goal=before + more: journal_of(out) >= goal)  # type: ignore[misc]
+        if victim.kill() == KILLED and before < journal_of(out) < SLICES:
+            kills += 1
+            assert 0 < journal_of(out) < SLICES
+            assert not any((folder / target).exists() for target in way.targets)
+            if kills % 5:
+                continue
+        victim = Victim(words(given, folder, way), folder)
+        kept = journal_of(out)
+        assert victim.wait() == 0, victim.said
+        assert f"{kept} of {SLICES} slices are finished already" in victim.said
+        assert contents(folder) == expected
+        for target in way.targets:
+            path = folder / target
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_killed_at_each_step_on_the_disk(name: str, given: Path, tmp_path: Path) -> None:
+    """Also while the first files are laid out, and while the result gets its final names."""
+    way = WAYS[name]
+    expected, steps = undisturbed(given, tmp_path, way, short=True)
+    assert steps > 30
+    for step in range(list(WAYS).index(name) % APART, steps, APART):
+        folder = tmp_path / f"killed-{step}"
+        folder.mkdir()
+        victim = Victim(words(given, folder, way, short=True), folder, last_step=step)
+        assert victim.wait() == KILLED, victim.said
+        left = contents(folder)
+        there = {target for target in way.targets if target in left}
+        for path in left.keys() & expected.keys():
+            assert left[path] == expected[path], f"{path} has its name before it is whole"
+        assert way.out not in there or there == set(way.targets), "the image must come last"
+        victim = Victim(words(given, folder, way, short=True), folder)
+        code = victim.wait()
+        if way.out in there:  # killed while it tidied up
+            assert code == 1 and "exists already" in victim.said
+        else:
+            assert code == 0, f"step {step}: {victim.said}"
+        assert contents(folder) == expected
