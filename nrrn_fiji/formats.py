@@ -67,6 +67,8 @@ ZARR = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
 FORMATS = (
     Format("TIFF", "tiff_output", (".tif", ".tiff"), (".tif", ".tiff")),
     Format("OME-Zarr", "ome_zarr", (".zarr",), (".zarr",), "zarr", ZARR, inside=True),
+    Format("HDF5", "hdf5", (".h5", ".hdf5", ".hdf"), (".h5", ".hdf5"), "hdf5", inside=True),
+    Format("MRC", "mrc", (".mrc", ".rec", ".st", ".ali", ".map"), (".mrc",), "mrc"),
     Format("folder of slices", "folders", (".png", ".bmp", ".jpg", ".jpeg"), ("",)),
 )
 
