@@ -249,8 +249,8 @@ def contents(folder: Path) -> str:
 
     jars = {jar.name for jar in (folder / "jars").glob("ij-*.jar")}
     version = f", ImageJ {min(jars)[3:-4]}" if jars else ""
-    ours = len(installed_files(folder))
-    return version + (f", {ours} NRRN scripts installed" if ours else "")
+    ours = installed_files(folder)
+    return version + (", NRRN is installed in it" if ours else "")
 
 
 def machine() -> Iterator[Finding]:

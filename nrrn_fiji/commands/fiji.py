@@ -53,8 +53,8 @@ COMMANDS: tuple[Command, ...] = (
             Option(
                 name="install",
                 label="Install",
-                help="Copy the NRRN scripts and macros that this Fiji can run into its folder, say "
-                "which, and open nothing.",
+                help="Put the NRRN commands and macros into the Fiji folder, so that they are in "
+                "its menu however it is started; open nothing.",
                 kind=Kind.FLAG,
                 default=False,
             ),

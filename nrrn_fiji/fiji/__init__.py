@@ -17,7 +17,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .app import denoise, macro_file, register, run_command, run_macro
+    from .app import denoise, macro_file, register, run_macro
     from .installed import find_fiji, find_java
     from .jvm import ImageJ, running, start
 
@@ -28,14 +28,13 @@ __all__ = [
     "find_java",
     "macro_file",
     "register",
-    "run_command",
     "run_macro",
     "running",
     "start",
 ]
 
 _MODULES = {
-    "app": ("denoise", "macro_file", "register", "run_command", "run_macro"),
+    "app": ("denoise", "macro_file", "register", "run_macro"),
     "installed": ("find_fiji", "find_java"),
     "jvm": ("ImageJ", "running", "start"),
 }

@@ -20,17 +20,16 @@ from ..settings import DenoiseSettings
 from . import java
 from .batch import install_batch
 from .jobs import denoise_image
-from .jvm import ImageJ, adopt, running, start
+from .jvm import ImageJ, adopt, start
 from .macros import run_text
 from .ops import register_ops
-from .plugin import MENU, add_menu, add_to_search, install
+from .plugin import MENU, Plugin, add_menu, add_to_search, install
 from .scripts import our_macro
 
 __all__ = [
     "denoise",
     "macro_file",
     "register",
-    "run_command",
     "run_macro",
     "show",
     "wait_until_quit",
@@ -106,28 +105,11 @@ def show(app: ImageJ) -> None:
     window = java.JClass("ij.IJ").getInstance()
     window.exitWhenQuitting(False)
     install_all(app)
-    scripts = take_out_menu()
+    items = take_out_menu()
     add_menu(install(app), window)
-    put_into_menu(scripts)
+    put_into_menu(items, install(app))
     if app.gateway is not None:
         add_to_search(install(app))
-
-
-def run_command(context: Any, name: str) -> None:
-    """Run a command of the menu, as the scripts of a Fiji in Python mode do.
-
-    Parameters
-    ----------
-    context
-        The script's ``org.scijava.Context``.
-    name
-        As in the menu, "Denoise Stack..." say.
-    """
-    app = running()
-    if app is None:
-        app = adopt(java.JClass("net.imagej.ImageJ")(context))
-    install_all(app)
-    java.JClass("ij.IJ").run(name)
 
 
 def our_menu() -> tuple[Any, Any]:
@@ -140,7 +122,7 @@ def our_menu() -> tuple[Any, Any]:
 
 
 def take_out_menu() -> list[Any]:
-    """Take out the menu that Fiji made for installed scripts, and return what was in it."""
+    """Take out the menu that Fiji made for what is installed, and return what was in it."""
     plugins, found = our_menu()
     if found is None:
         return []
@@ -149,19 +131,13 @@ def take_out_menu() -> list[Any]:
     return items
 
 
-def put_into_menu(items: Sequence[Any]) -> None:
-    """Put installed scripts back behind the commands; none that a command already is."""
+def put_into_menu(items: Sequence[Any], plugin: Plugin) -> None:
+    """Put installed macros back behind the commands; none that a command already is."""
     _, ours = our_menu()
-    labels = {_plain(ours.getItem(number).getLabel()) for number in range(ours.getItemCount())}
+    commands = {entry.command for entry in plugin.entries.values()}
     for item in items:
-        if _plain(item.getLabel()) not in labels:
+        if str(item.getLabel()) not in commands:
             ours.add(item)
-        else:
-            java.JClass("ij.Menus").getCommands().remove(item.getLabel())
-
-
-def _plain(label: Any) -> str:
-    return str(label).rstrip(". …")
 
 
 def wait_until_quit() -> None:

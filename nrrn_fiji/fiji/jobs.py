@@ -132,7 +132,7 @@ def denoise_image(
             for block in denoise_slabs(
                 StackSource(volume, channel, time),
                 loaded.network,
-                job.plans[channel],
+                job.plan_now(channel),
                 slices=slices,
                 want_noise=noise,
                 progress=ShareOfProgress(progress, number * len(job.written), job.total, text),

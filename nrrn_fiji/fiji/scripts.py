@@ -1,39 +1,33 @@
-"""Our scripts and macros in a Fiji folder: which that Fiji can run, put there and taken out again.
+"""Our commands and macros in a Fiji folder: put there, and taken out again.
 
-A Fiji that Java starts can run macros; one that runs in Python mode also Python scripts.  What was
-put there is written down, file by file with its hash, so that exactly that is taken out again.
-This module must never touch a file that it did not put there, nor one that a user has changed.
+What was put there is written down, file by file with its hash, so that exactly that is taken out
+again.  This module must never touch a file that it did not put there, nor one that a user has
+changed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
 from pathlib import Path
 
 from ..files import write_whole
 from ..reports import Report
 from ..resources import data_folder
+from .ordinary import plugin_files
 
 __all__ = [
     "install_scripts",
     "installed_files",
-    "installed_labels",
-    "label_of_file",
     "our_macro",
-    "runnable_scripts",
     "uninstall_scripts",
 ]
 
 MENU = Path("Plugins") / "NRRN"
 LIST = "installed-by-nrrn.json"
-PYTHON_SUPPORT = re.compile(r"scripting-python-\d.*\.jar")
-
-
-def label_of_file(name: str) -> str:
-    """Return the menu label that Fiji gives a script: "Denoise_Folder.ijm" -> "Denoise Folder"."""
-    return Path(name).stem.replace("_", " ").strip()
+SCRIPTS = "scripts/Plugins/NRRN"
+FOLDERS = (SCRIPTS, "plugins", "jars")
+"""Where in a Fiji folder something is put."""
 
 
 def our_macro(name: str) -> Path | None:
@@ -42,21 +36,10 @@ def our_macro(name: str) -> Path | None:
     return file if file.suffix == ".ijm" and Path(name).name == name and file.is_file() else None
 
 
-def runnable_scripts(fiji: Path) -> list[Path]:
-    """Return those of our files that a Fiji can run when it is started in its own way.
-
-    Macros always; Python scripts where Fiji's support for Python is in its folder ``jars``.
-    """
-    has_python = any(PYTHON_SUPPORT.fullmatch(jar.name) for jar in (fiji / "jars").glob("*.jar"))
-    suffixes = {".ijm", ".py"} if has_python else {".ijm"}
-    files = (data_folder("scripts") / MENU).iterdir()
-    return sorted(file for file in files if file.suffix in suffixes)
-
-
 def installed_files(fiji: Path) -> dict[str, str]:
     """Return the files that :func:`install_scripts` put into a Fiji folder, each with its hash.
 
-    Names as they are in ``scripts/Plugins/NRRN``; some may have been deleted since.
+    Names are relative to the Fiji folder, with slashes; some may have been deleted since.
 
     Raises
     ------
@@ -69,60 +52,58 @@ def installed_files(fiji: Path) -> dict[str, str]:
     try:
         said = json.loads(file.read_text(encoding="utf-8"))["files"]
         # A damaged list must not lead to files elsewhere.
-        return {str(name): str(said[name]) for name in said if Path(name).name == name}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return {name: str(said[name]) for name in said if name.rpartition("/")[0] in FOLDERS}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{file} is damaged ({error}): delete the folder {file.parent} yourself, if nothing "
             "of your own is in it, and install again."
         ) from error
 
 
-def installed_labels(fiji: Path) -> set[str]:
-    """Return the menu labels of what is installed in a Fiji folder."""
-    return {label_of_file(name) for name in installed_files(fiji)}
-
-
 def install_scripts(fiji: Path) -> Report:
-    """Copy what a Fiji can run into its folder ``scripts/Plugins/NRRN``; again after an update.
+    """Put our commands and macros into a Fiji folder; again after an update of either.
 
     Raises
     ------
     FileExistsError
         If a file of that name is there that is not ours, or that somebody has changed; nothing is
         copied then.
+    FileNotFoundError, RuntimeError
+        If this Fiji cannot run our commands; nothing is copied then.
     OSError
         If the Fiji folder cannot be written to.
     """
-    folder = fiji / "scripts" / MENU
     before = installed_files(fiji)
-    ours = {file.name: file for file in runnable_scripts(fiji)}
-    foreign = [name for name in ours if _is_foreign(folder / name, before.get(name))]
+    macros = sorted((data_folder("scripts") / MENU).glob("*.ijm"))
+    ours = {f"{SCRIPTS}/{file.name}": file.read_bytes() for file in macros}
+    for name, content in plugin_files(fiji).items():
+        # A library that is there and that we did not put there is Fiji's own.
+        if name.startswith("jars/") and name not in before and (fiji / name).exists():
+            continue
+        ours[name] = content
+    foreign = [name for name in ours if _is_foreign(fiji / name, before.get(name))]
     if foreign:
         raise FileExistsError(
-            f"{folder} holds {', '.join(foreign)}, which nrrn did not put there or which somebody "
+            f"{fiji} holds {', '.join(foreign)}, which nrrn did not put there or which somebody "
             "has changed: move it away, and install again."
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    hashes = {name: _hash(file) for name, file in ours.items()}
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in ours.items()}
+    (fiji / SCRIPTS).mkdir(parents=True, exist_ok=True)
     # Written first: whatever happens while copying, uninstalling finds everything.
-    _write_list(fiji, {**before, **hashes})
-    for name, file in ours.items():
-        write_whole(folder / name, file.read_bytes())
+    _write_list(fiji, {**hashes, **{name: before[name] for name in before if name not in hashes}})
+    for name, content in ours.items():
+        if not (fiji / name).exists() or _hash(fiji / name) != hashes[name]:
+            write_whole(fiji / name, content)
     for name in before.keys() - ours.keys():  # of an older version
-        if not _is_foreign(folder / name, before[name]):
-            (folder / name).unlink(missing_ok=True)
+        if not _is_foreign(fiji / name, before[name]):
+            (fiji / name).unlink(missing_ok=True)
     _write_list(fiji, hashes)
-    lines = [f"Installed in {folder}: {', '.join(sorted(ours))}."]
-    if not any(name.endswith(".py") for name in ours):
-        lines.append(
-            "This Fiji has no support for Python scripts (Fiji's Python mode), so macros alone "
-            "were installed."
-        )
-    lines.append(
-        "They are in its menu Plugins > NRRN when it starts again. All commands, with nothing "
-        "installed: nrrn fiji"
-    )
-    return Report("\n".join(lines), {"folder": str(folder), "files": sorted(ours)})
+    lines = [
+        f"Installed in {fiji}: {', '.join(sorted(ours))}.",
+        "The commands are in its menu Plugins > NRRN when it starts again, however it is started. "
+        "They work with this Python, so keep it; after moving or updating it, install again.",
+    ]
+    return Report("\n".join(lines), {"folder": str(fiji), "files": sorted(ours)})
 
 
 def uninstall_scripts(fiji: Path) -> Report:
@@ -133,28 +114,27 @@ def uninstall_scripts(fiji: Path) -> Report:
     OSError
         If the Fiji folder cannot be written to.
     """
-    folder = fiji / "scripts" / MENU
     before = installed_files(fiji)
     if not before:
         return Report(
             f"Nothing of NRRN is installed in {fiji}.",
-            {"folder": str(folder), "removed": [], "kept": []},
+            {"folder": str(fiji), "removed": [], "kept": []},
         )
-    kept = sorted(name for name in before if _is_foreign(folder / name, before[name]))
-    removed = sorted(name for name in before if name not in kept and (folder / name).exists())
+    kept = sorted(name for name in before if _is_foreign(fiji / name, before[name]))
+    removed = sorted(name for name in before if name not in kept and (fiji / name).exists())
     for name in removed:
-        (folder / name).unlink()
+        (fiji / name).unlink()
     _list_of(fiji).unlink()
-    if not any(folder.iterdir()):
-        folder.rmdir()
-    lines = [f"Removed from {folder}: {', '.join(removed) or 'nothing, all were gone'}."]
+    if not any((fiji / SCRIPTS).iterdir()):
+        (fiji / SCRIPTS).rmdir()
+    lines = [f"Removed from {fiji}: {', '.join(removed) or 'nothing, all were gone'}."]
     if kept:
         lines.append(f"Kept, because somebody has changed them: {', '.join(kept)}.")
-    return Report("\n".join(lines), {"folder": str(folder), "removed": removed, "kept": kept})
+    return Report("\n".join(lines), {"folder": str(fiji), "removed": removed, "kept": kept})
 
 
 def _list_of(fiji: Path) -> Path:
-    return fiji / "scripts" / MENU / LIST
+    return fiji / SCRIPTS / LIST
 
 
 def _write_list(fiji: Path, hashes: dict[str, str]) -> None:

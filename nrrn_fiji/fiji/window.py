@@ -34,7 +34,7 @@ def open_fiji(
     memory
         The most memory for Java, in MiB.
     install, uninstall
-        Copy our scripts into the Fiji folder, or take them out again, and open nothing.
+        Put our commands and macros into the Fiji folder, or take them out again, and open nothing.
 
     Raises
     ------

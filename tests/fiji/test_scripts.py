@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import re
 import signal
@@ -11,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -26,15 +24,21 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 OURS = data_folder("scripts") / "Plugins" / "NRRN"
 
 
+PLUGIN = {"plugins/NRRN_Denoising.jar": b"plugin", "jars/appose-0.9.0.jar": b"appose"}
+
+
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A stand-in for a Fiji folder, with a script of the user's own."""
     fiji = tmp_path / "Fiji.app"
     (fiji / "jars").mkdir(parents=True)
     for name in ("ij-1.54p.jar", "imagej-2.16.0.jar", "imagej-legacy-2.0.1.jar"):
         (fiji / "jars" / name).touch()
     (fiji / "scripts" / "Plugins" / "NRRN").mkdir(parents=True)
+    (fiji / "plugins").mkdir()
     (fiji / "scripts" / "Plugins" / "NRRN" / "My_Own.ijm").write_text("print(1);")
+    # Compiling takes seconds, and a Groovy: test_ordinary.py does it.
+    monkeypatch.setattr(scripts, "plugin_files", lambda fiji: dict(PLUGIN))
     return fiji
 
 
@@ -61,6 +65,8 @@ def test_what_is_installed_is_taken_out_and_nothing_else(
     assert "Denoise_Folder.ijm" in out
     macros = {file.name for file in OURS.glob("*.ijm")}
     assert there(folder) == macros | {"My_Own.ijm"}
+    for name, content in PLUGIN.items():
+        assert (folder / name).read_bytes() == content
     code, out, _ = run(capsys, "--install", "--fiji", str(folder))  # as after an update
     assert code == 0
     code, out, _ = run(capsys, "--uninstall", "--fiji", str(folder))
@@ -71,15 +77,33 @@ def test_what_is_installed_is_taken_out_and_nothing_else(
     assert (code, "Nothing of NRRN is installed" in out) == (0, True)
 
 
-def test_python_scripts_go_where_they_can_run(folder: Path) -> None:
-    assert "has no support for Python scripts" in scripts.install_scripts(folder).summary
-    (folder / "jars" / "scripting-python-0.5.0.jar").touch()
-    report = scripts.install_scripts(folder)
-    assert "has no support" not in report.summary
-    assert there(folder) == {f.name for f in OURS.iterdir() if f.is_file()} | {"My_Own.ijm"}
-    (folder / "jars" / "scripting-python-0.5.0.jar").unlink()
-    scripts.install_scripts(folder)  # what it can run no more goes
-    assert there(folder) == {f.name for f in OURS.glob("*.ijm")} | {"My_Own.ijm"}
+def test_what_another_version_put_there_goes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scripts.install_scripts(folder)
+    newer = {"plugins/NRRN_Denoising.jar": b"newer", "jars/appose-0.10.0.jar": b"appose"}
+    monkeypatch.setattr(scripts, "plugin_files", lambda fiji: newer)
+    scripts.install_scripts(folder)
+    assert (folder / "plugins" / "NRRN_Denoising.jar").read_bytes() == b"newer"
+    assert not (folder / "jars" / "appose-0.9.0.jar").exists()
+    assert (folder / "jars" / "appose-0.10.0.jar").exists()
+
+
+def test_a_library_that_fiji_has_is_left_alone(folder: Path) -> None:
+    own = folder / "jars" / "appose-0.9.0.jar"
+    own.write_bytes(b"Fiji's own build")
+    scripts.install_scripts(folder)
+    assert own.read_bytes() == b"Fiji's own build"
+    scripts.uninstall_scripts(folder)
+    assert own.read_bytes() == b"Fiji's own build"
+
+
+def test_nothing_is_copied_into_a_fiji_that_cannot_run_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    with pytest.raises(FileNotFoundError, match="has no Groovy in its folder jars"):
+        scripts.install_scripts(folder)
+    assert there(folder) == {"My_Own.ijm"}
+    assert not list((folder / "plugins").iterdir())
 
 
 def test_an_empty_folder_goes_with_the_last_script(folder: Path) -> None:
@@ -95,10 +119,12 @@ def test_a_script_that_somebody_changed_stays(folder: Path) -> None:
     scripts.install_scripts(folder)
     changed = folder / "scripts" / "Plugins" / "NRRN" / "Denoise_Folder.ijm"
     changed.write_text("print('mine now');")
-    with pytest.raises(FileExistsError, match=r"holds Denoise_Folder\.ijm, .* move it away"):
+    with pytest.raises(
+        FileExistsError, match=r"holds scripts/.*/Denoise_Folder\.ijm, .* move it away"
+    ):
         scripts.install_scripts(folder)
     report = scripts.uninstall_scripts(folder)
-    assert "somebody has changed them: Denoise_Folder.ijm" in report.summary
+    assert "somebody has changed them: scripts/Plugins/NRRN/Denoise_Folder.ijm" in report.summary
     assert changed.read_text() == "print('mine now');"
     assert there(folder) == {"My_Own.ijm", "Denoise_Folder.ijm"}
 
@@ -117,7 +143,7 @@ def test_a_damaged_list_leads_nowhere_else(folder: Path, tmp_path: Path) -> None
     outside = tmp_path / "outside.txt"
     outside.write_text("keep")
     list_file = folder / "scripts" / "Plugins" / "NRRN" / scripts.LIST
-    list_file.write_text('{"files": {"../../../../outside.txt": "x"}}')
+    list_file.write_text('{"files": {"../outside.txt": "x", "jars/../../outside.txt": "x"}}')
     scripts.uninstall_scripts(folder)
     assert outside.read_text() == "keep"
     list_file.write_text("{ damaged")
@@ -139,40 +165,6 @@ def test_what_makes_no_sense_is_refused(
     code, out, err = run(capsys, *words)
     assert (code, out) == (1, "")
     assert message in err
-
-
-# --- the files themselves
-
-
-def test_every_python_script_runs_a_command_of_the_menu(
-    app: jvm.ImageJ, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from nrrn_fiji import fiji
-    from nrrn_fiji.fiji.entries import entries
-
-    names = {e.label.rstrip("."): e.name or e.label for e in entries() if e.in_menu}
-    assert {scripts.label_of_file(file.name) for file in OURS.glob("*.py")} == set(names)
-    for file in OURS.glob("*.py"):
-        text = file.read_text(encoding="utf-8")
-        assert text.startswith("#!Python\n#@ Context context\n")  # else Fiji takes it for Jython
-        asked: list[tuple[str, str]] = []
-        monkeypatch.setattr(fiji, "run_command", lambda *given, asked=asked: asked.append(given))
-        exec(compile(ast.parse(text), str(file), "exec"), {"context": "the context"})
-        assert asked == [("the context", names[scripts.label_of_file(file.name)])]
-
-
-def test_a_command_is_run_for_a_script(app: jvm.ImageJ, monkeypatch: pytest.MonkeyPatch) -> None:
-    import jpype
-
-    from nrrn_fiji import fiji
-    from nrrn_fiji.fiji.plugin import install
-
-    plugin = install(app)
-    handled: list[Any] = []
-    monkeypatch.setattr(plugin, "handle", lambda *given: handled.append(given))
-    fiji.run_command(app.context, "Denoise Stack...")
-    assert handled == [("denoise", None)]  # no options: the user is asked
-    assert jpype.JClass("ij.Macro").getOptions() is None
 
 
 # --- the macro for a folder
