@@ -7,25 +7,30 @@ It lies in the folder of the unfinished output as
 ``finished``
     one line per block that is safely on disk, appended after the block itself.
 
-This module must never go on with a run that was begun with another input, model or setting, and
-never count a block whose line is not whole.
+Both carry checksums: a disk that gives back something else than was written must not make a block
+count that was never computed.  This module must never go on with a run that was begun with another
+input, model or setting, and never count a block whose line is not whole.
 """
 
 from __future__ import annotations
 
 import datetime
+import hashlib
 import json
 import os
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from .files import sync_folder
 
-__all__ = ["JOURNAL", "STATE", "BlockKey", "Journal"]
+__all__ = ["JOURNAL", "NEW_STATE", "STATE", "BlockKey", "Journal"]
 
 STATE, JOURNAL = "state.json", "finished"
-STATE_VERSION = 1
+NEW_STATE = STATE + ".new"
+STATE_VERSION = 2
+CHECKSUM = "checksum"
 
 
 class BlockKey(NamedTuple):
@@ -108,9 +113,11 @@ class Journal:
     def mark(self, key: BlockKey) -> None:
         """Record that a block is on disk."""
         with open(self.folder / JOURNAL, "a", encoding="ascii") as journal:
-            journal.write(" ".join(map(str, key)) + "\n")
+            journal.write(_line(key))
             journal.flush()
             os.fsync(journal.fileno())
+        if not self.finished:  # the file is new
+            sync_folder(self.folder)
         self.finished.add(key)
 
     def end(self) -> None:
@@ -122,8 +129,8 @@ class Journal:
     def clear(self) -> None:
         """Remove the record."""
         # The state goes first: without it the rest is known to be worthless.
-        (self.folder / STATE).unlink(missing_ok=True)
-        (self.folder / JOURNAL).unlink(missing_ok=True)
+        for name in (STATE, NEW_STATE, JOURNAL):
+            (self.folder / name).unlink(missing_ok=True)
         self.state, self.finished = None, set()
 
     def read(self, *, mend: bool = True) -> bool:
@@ -152,13 +159,12 @@ class Journal:
         path = self.folder / STATE
         try:
             state = json.loads(path.read_text(encoding="utf-8"))
-            if state["format_version"] == STATE_VERSION and {"request", "plan", "complete"} <= set(
-                state
-            ):
+            checksum = state.pop(CHECKSUM)
+            if state["format_version"] == STATE_VERSION and checksum == _checksum(state):
                 return dict(state)
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             pass
         raise ValueError(
             f"{path} is damaged or was written by another version of this program, so the "
@@ -167,9 +173,10 @@ class Journal:
 
     def write(self) -> None:
         """Write the record so that a crash leaves the old or the new one, never a part."""
-        beside = self.folder / (STATE + ".new")
+        state = self.begun()
+        beside = self.folder / NEW_STATE
         with open(beside, "w", encoding="utf-8") as file:
-            json.dump(self.state, file, indent=1)
+            json.dump({**state, CHECKSUM: _checksum(state)}, file, indent=1)
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, self.folder / STATE)
@@ -180,18 +187,32 @@ class Journal:
             text = (self.folder / JOURNAL).read_text(encoding="ascii", errors="replace")
         except FileNotFoundError:
             return set()
-        # A crash can cut the last line short ("1 0 12" to "1 0 1"): it counts only with its end.
+        # A crash can cut the last line short: the next one must not be joined to the rest of it.
         whole = text[: text.rfind("\n") + 1]
         if mend and len(whole) < len(text):
             os.truncate(self.folder / JOURNAL, len(whole))
-        try:
-            keys = [BlockKey(*map(int, line.split())) for line in whole.splitlines()]
-        except (ValueError, TypeError):
-            raise ValueError(
-                f"{self.folder / JOURNAL} is damaged, so the interrupted run cannot be resumed: "
-                "begin again with --restart (restart=True)."
-            ) from None
-        return set(keys)
+        keys = (_key(line) for line in whole.splitlines(keepends=True))
+        return {key for key in keys if key is not None}
+
+
+def _line(key: BlockKey) -> str:
+    """Return the line of a finished block: its numbers and their checksum."""
+    numbers = " ".join(map(str, key))
+    return f"{numbers} {zlib.crc32(numbers.encode()):08x}\n"
+
+
+def _key(line: str) -> BlockKey | None:
+    """Return the block of a line; None if the line is damaged: the block is then computed again."""
+    try:
+        key = BlockKey(*map(int, line.split()[:3]))
+    except (ValueError, TypeError):
+        return None
+    return key if line == _line(key) else None
+
+
+def _checksum(state: Mapping[str, Any]) -> str:
+    """Return a hash of a record, whatever the order and spacing of its entries."""
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 
 def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:

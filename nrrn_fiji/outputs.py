@@ -8,6 +8,8 @@ to its final name when everything is written.  The folder holds
     lets go of it however a process ends;
 ``state.json`` and ``finished``
     the record of the run (:mod:`nrrn_fiji.journal`);
+``workers/``
+    what other processes that take part need to know;
 ``image/``, ``noise/``, ``units/``, ``scans/``
     the unfinished files, under the names they will have.
 
@@ -30,7 +32,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from .files import sync_folder
-from .journal import STATE, BlockKey, Journal
+from .journal import NEW_STATE, STATE, BlockKey, Journal
 from .output_checks import (
     NO_SPACE,
     allocated,
@@ -50,7 +52,7 @@ __all__ = [
     "readable_size",
 ]
 
-LOCK, REPLACED = "lock", "replaced"
+LOCK, REPLACED, SHARED = "lock", "replaced", "workers"
 KINDS = ("noise", "units", "scans", "image")  # in the order of moving: the image comes last
 
 
@@ -223,12 +225,21 @@ class PartialOutput(contextlib.AbstractContextManager["PartialOutput"]):
             As in :meth:`finish`, known here already if the unfinished files have their names.
         """
         self._check_absent(self.targets)
+        for kind in self.targets:
+            if self.path(kind).exists():
+                sync_folder(self.path(kind).parent)
         self.journal.begin(request, plan)
 
     def make_folders(self) -> None:
         """Make the folders that :meth:`path` lies in."""
         for kind in self.targets:
             self.path(kind).parent.mkdir(exist_ok=True)
+
+    def for_workers(self) -> Path:
+        """Make and return the folder for what other processes need to know of the run."""
+        folder = self.folder / SHARED
+        folder.mkdir(exist_ok=True)
+        return folder
 
     def remember(self, facts: Mapping[str, Any]) -> None:
         """Record what a resumed run needs to know about this one; the values must suit JSON."""
@@ -361,7 +372,7 @@ class PartialOutput(contextlib.AbstractContextManager["PartialOutput"]):
     def _clear(self) -> None:
         """Remove what runs leave in the folder, but not the lock."""
         self.journal.clear()
-        for name in (*KINDS, REPLACED):
+        for name in (*KINDS, REPLACED, SHARED):
             _remove(self.folder / name)
 
     def _check_ours(self) -> None:
@@ -369,7 +380,7 @@ class PartialOutput(contextlib.AbstractContextManager["PartialOutput"]):
         if not self.folder.is_dir():
             return
         names = {entry.name for entry in self.folder.iterdir()}
-        if names and not names & {LOCK, STATE}:
+        if names and not names & {LOCK, STATE, NEW_STATE}:
             raise ValueError(
                 f"{self.folder} is needed for unfinished work, but it holds other things "
                 f"({sorted(names)[0]!r}): move it away, or choose another output."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import json
 import os
@@ -24,6 +25,7 @@ from plain_engine import FIXTURE, identity_network, plain_stack, strong_network
 import nrrn_fiji as nrrn
 from nrrn_fiji import denoise_job
 from nrrn_fiji.api import denoise_file, plan_file
+from nrrn_fiji.journal import Journal
 from nrrn_fiji.models import Model, save_model
 from nrrn_fiji.network import NRRN
 from nrrn_fiji.progress import Cancelled, NoProgress
@@ -545,17 +547,25 @@ def stopped(source: Path, out: Path, model: Model, **options: Any) -> None:
         )
 
 
+def change_plan(out: Path, **values: Any) -> list[dict[str, Any]]:
+    """Change the plan that an interrupted run recorded; return what it was."""
+    journal = Journal(out.with_name(out.name + ".partial"))
+    assert journal.read()
+    plans = journal.begun()["plan"]["channels"]
+    before = copy.deepcopy(plans)
+    plans[0].update(values)
+    journal.write()
+    return before
+
+
 def test_resume_uses_the_plan_of_before(tmp_path: Path, model: Model) -> None:
     """What was chosen then holds now, whatever would be chosen now."""
     source = write(tmp_path / "raw.tif", noisy((6, 80, 80)))
     out = tmp_path / "clean.tif"
     stopped(source, out, model)
-    record = tmp_path / "clean.tif.partial" / "state.json"
-    state = json.loads(record.read_text())
     fresh = plan_file(source, out, model, DenoiseSettings(slab=1)).plans[0]
-    assert state["plan"]["channels"] == [fresh.as_dict() | {"memory": ANY}]
-    state["plan"]["channels"][0]["tile"] = fresh.tile - 1
-    record.write_text(json.dumps(state))
+    before = change_plan(out, tile=fresh.tile - 1)
+    assert before == [fresh.as_dict() | {"memory": ANY}]
     report = denoise_file(source, out, model, DenoiseSettings(slab=1))
     assert report.resumed > 0
     assert report.plans[0].tile == fresh.tile - 1
@@ -565,11 +575,9 @@ def test_plan_tells_of_an_interrupted_run(tmp_path: Path, model: Model) -> None:
     source = write(tmp_path / "raw.tif", noisy((6, 80, 80)))
     out = tmp_path / "clean.tif"
     stopped(source, out, model)
-    record = tmp_path / "clean.tif.partial" / "state.json"
-    state = json.loads(record.read_text())
-    state["plan"]["channels"][0]["tile"] = 33
-    record.write_text(json.dumps(state))
-    before = {path: path.read_bytes() for path in record.parent.rglob("*") if path.is_file()}
+    change_plan(out, tile=33)
+    folder = tmp_path / "clean.tif.partial"
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     plan = plan_file(source, out, model, DenoiseSettings(slab=1))
     done = finished_blocks(out)
     assert plan.notes == (f"An interrupted run with {done} of 6 slices will be continued.",)
@@ -578,17 +586,14 @@ def test_plan_tells_of_an_interrupted_run(tmp_path: Path, model: Model) -> None:
     assert "will be dropped" in note
     (note,) = plan_file(source, out, model, DenoiseSettings(slab=2)).notes
     assert "slab was 1, is now 2" in note and "--restart" in note
-    after = {path: path.read_bytes() for path in record.parent.rglob("*") if path.is_file()}
+    after = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert after == before
 
 
 def test_resume_on_a_machine_without_the_device(tmp_path: Path, model: Model) -> None:
     source = write(tmp_path / "raw.tif", noisy((6, 80, 80)))
     stopped(source, tmp_path / "clean.tif", model)
-    record = tmp_path / "clean.tif.partial" / "state.json"
-    state = json.loads(record.read_text())
-    state["plan"]["channels"][0]["device"] = "cuda:99"
-    record.write_text(json.dumps(state))
+    change_plan(tmp_path / "clean.tif", device="cuda:99")
     with pytest.raises(ValueError, match="'cuda:99', which this machine does not have"):
         denoise_file(source, tmp_path / "clean.tif", model, DenoiseSettings(slab=1))
     assert finished_blocks(tmp_path / "clean.tif") > 0

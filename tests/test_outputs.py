@@ -103,7 +103,7 @@ def test_looking_at_an_interrupted_run_changes_nothing(tmp_path: Path) -> None:
     interrupt(out)
     journal = tmp_path / "clean.tif.partial" / "finished"
     with open(journal, "a") as file:
-        file.write("0 0 1")  # another run may be writing it at this moment
+        file.write("0 0 2 3a")  # another run may be writing it at this moment
     text = journal.read_text()
     part = PartialOutput({"image": out})
     assert part.look()
@@ -235,25 +235,54 @@ def test_line_cut_short_by_a_crash_does_not_count(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content"),
+    "content",
     [
-        ("state.json", b""),
-        ("state.json", b'{"format_version": 99}'),
-        ("state.json", b"[1, 2]"),
-        ("state.json", b"\xff\xfe\x00"),
-        ("finished", b"1 2\n"),
-        ("finished", b"\xff\xff\n"),
+        b"",
+        b'{"format_version": 99}',
+        b"[1, 2]",
+        b"\xff\xfe\x00",
+        b"[" * 100_000,
+        None,
     ],
 )
-def test_damaged_record_is_refused_and_kept(tmp_path: Path, name: str, content: bytes) -> None:
+def test_damaged_record_is_refused_and_kept(tmp_path: Path, content: bytes | None) -> None:
     out = tmp_path / "clean.tif"
     interrupt(out)
-    damaged = tmp_path / "clean.tif.partial" / name
+    damaged = tmp_path / "clean.tif.partial" / "state.json"
+    if content is None:  # one digit is not what was written
+        content = damaged.read_bytes().replace(b'"tile": 64', b'"tile": 65', 1)
     damaged.write_bytes(content)
     with pytest.raises(ValueError, match="--restart"):
         run(out)
     assert damaged.read_bytes() == content
     run(out, restart=True)
+    assert files(tmp_path) == ["clean.tif"]
+
+
+@pytest.mark.parametrize("damage", [b"1 2\n", b"\xff\xff\n", b"0 0 1 00000000\n", b"0 0 9 %s\n"])
+def test_damaged_line_costs_its_block_alone(tmp_path: Path, damage: bytes) -> None:
+    """Nothing counts as finished by the mistake of a disk."""
+    out = tmp_path / "clean.tif"
+    interrupt(out, blocks=3)
+    journal = tmp_path / "clean.tif.partial" / "finished"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    lines[1] = damage.replace(b"%s", lines[1].split()[-1])
+    journal.write_bytes(b"".join(lines))
+    with PartialOutput({"image": out}) as part:
+        assert part.finished == {(0, 0, 0), (0, 0, 2)}
+        part.mark(BlockKey(0, 0, 1))
+    with PartialOutput({"image": out}) as part:
+        assert part.finished == {(0, 0, 0), (0, 0, 1), (0, 0, 2)}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a disk always full")
+def test_disk_full_at_the_first_record_does_not_bind_the_next_run(tmp_path: Path) -> None:
+    out = tmp_path / "clean.tif"
+    with pytest.raises(OSError, match="No space left"), PartialOutput({"image": out}) as part:
+        (tmp_path / "clean.tif.partial" / "state.json.new").symlink_to("/dev/full")
+        begin(part)
+    assert list(tmp_path.iterdir()) == []
+    run(out)
     assert files(tmp_path) == ["clean.tif"]
 
 
