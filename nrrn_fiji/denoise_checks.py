@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .outputs import check_distinct, check_parent
+from .device import choose_device
+from .output_checks import check_distinct, check_parent
 from .settings import DenoiseSettings
 from .volumes import Volume, check_output_name, file_of
 
@@ -27,6 +28,7 @@ __all__ = [
     "as_range",
     "check_outputs",
     "check_slices",
+    "several_devices",
     "standing_outputs",
 ]
 
@@ -103,3 +105,23 @@ def check_slices(slices: range | None, settings: DenoiseSettings, volume: Volume
             f"slices is {slices.start}:{slices.stop}, but {volume.name} has slices "
             f"0:{volume.shape.z} (the last number is left out): choose a range within these."
         )
+
+
+def several_devices(device: str | None) -> tuple[str, ...]:
+    """Return the devices of a list such as "cuda:0,cuda:1"; nothing where there is no list.
+
+    Raises
+    ------
+    ValueError
+        If this machine lacks one of them, or they are of different kinds.
+    """
+    if device is None or "," not in device:
+        return ()
+    devices = [choose_device(name.strip()) for name in device.split(",") if name.strip()]
+    kinds = {device.type for device in devices}
+    if len(kinds) != 1:
+        raise ValueError(
+            f"device is {device!r}, but devices that share a stack must be of one kind, so that "
+            "all its slices are computed alike: choose GPUs or the CPU."
+        )
+    return tuple(str(device) for device in devices)

@@ -11,15 +11,16 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import __version__
+from .denoise_blocks import USED, channel_plans, write_block
 from .denoise_checks import (
     ARGUMENTS,
     ImageSource,
@@ -27,13 +28,14 @@ from .denoise_checks import (
     as_range,
     check_outputs,
     check_slices,
+    several_devices,
     standing_outputs,
 )
 from .denoise_report import CONTENTS, DenoiseReport, PlanReport
-from .denoising import Block, Plan, denoise_slabs, estimate_seconds, make_plan
+from .denoise_workers import compute_by, planned_by
+from .denoising import Block, Plan, denoise_slabs, estimate_seconds
 from .device import choose_device, describe
 from .fitness import warn_if_unlike
-from .intensity import grey_range
 from .models import DEFAULT_MODEL, Model, load_model
 from .outputs import BlockKey, PartialOutput
 from .progress import Cancelled, NoProgress, Progress, ShareOfProgress, Told
@@ -49,6 +51,9 @@ from .volumes import (
     open_volume,
     reopen_volume,
 )
+
+if TYPE_CHECKING:
+    from .cluster import Crew
 
 __all__ = [
     "DenoiseJob",
@@ -71,6 +76,8 @@ def denoise_file(
     z_axis: str | None = None,
     overwrite: bool = False,
     restart: bool = False,
+    dask: str | None = None,
+    workers: int | None = None,
     progress: Progress | None = None,
 ) -> DenoiseReport:
     """Denoise an image file, or folder of slices, into another one.
@@ -103,6 +110,11 @@ def denoise_file(
         Replace finished outputs of these names.
     restart
         Begin anew, and drop the blocks of an interrupted run.
+    dask
+        Let the workers of a Dask cluster compute: address of its scheduler ("tcp://host:8786"),
+        its scheduler file (".json"), or "local" for workers on this machine.
+    workers
+        Compute with so many processes on this machine.
     progress
         Is told of every slice (of all channels and time points), and asked whether to stop.
 
@@ -111,12 +123,17 @@ def denoise_file(
     FileNotFoundError, FileExistsError, ValueError, TypeError, OSError
         For input that cannot be denoised and outputs that cannot be written, each with one
         sentence; nothing is left behind.  On a full disk the finished blocks are kept.
+    ImportError
+        If workers are asked for without the package's extra "cluster".
     Cancelled
         When the user stops; the message says what is kept.
     """
     started = time.monotonic()
     told = Told(NoProgress() if progress is None else progress)
-    with _open_job(source, out, model, settings, slices, noise_out, units_out, z_axis) as job:
+    with (
+        _open_job(source, out, model, settings, slices, noise_out, units_out, z_axis) as job,
+        _crew(job, dask, workers, told) as job.crew,
+    ):
         for note in job.volume.notes:
             told.message(note)
         resumed = job.run(overwrite=overwrite, restart=restart, progress=told)
@@ -186,7 +203,12 @@ class DenoiseJob:
     targets: dict[str, Path]
     plans: tuple[Plan, ...] = ()
     went_on: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    """With what, from which slice on, where memory did not suffice for the plan."""
+    """With what, from which slice on, where memory did not suffice for the plan; in the order in
+    which it happened, and with a ``stop`` where workers computed blocks in any order."""
+    settled: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """What memory sufficed for, for the channels and time points that follow."""
+    crew: Crew | None = None
+    """Who computes, if not this process."""
 
     def __enter__(self) -> DenoiseJob:
         return self
@@ -227,39 +249,21 @@ class DenoiseJob:
         t, c, z, y, x = self.shape(kind)
         return t * c * z * y * x * self.dtype(kind).itemsize
 
-    def sources(self, channel: int) -> list[StackSource]:
-        """The time points of one channel."""
-        return [StackSource(self.volume, channel, time) for time in range(self.volume.shape.t)]
+    @property
+    def to_plan(self) -> DenoiseSettings:
+        """The settings with one device where several, which are alike, were asked for."""
+        devices = several_devices(self.settings.device)
+        if not devices:
+            return self.settings
+        return dataclasses.replace(self.settings, device=devices[0])
 
     def make_plans(self) -> tuple[Plan, ...]:
         """Measure the grey values of every channel and resolve the settings."""
-        plans: list[Plan] = []
-        for channel in range(self.volume.shape.c):
-            measured = grey_range(*self.sources(channel), asked=self.settings.intensity)
-            span = (measured.low, measured.high)
-            if plans:  # the rest must not depend on how much memory is free by now
-                plans.append(dataclasses.replace(plans[0], intensity=span))
-                continue
-            plan = self.make_plan(self.settings, span)
-            if plan.slab > len(self.written) and not plan.scans:
-                plan = self.make_plan(
-                    dataclasses.replace(self.settings, slab=len(self.written)), span
-                )
-            plans.append(plan)
-        return tuple(plans)
+        return channel_plans(self.volume, self.model, self.to_plan, self.written, self.targets)
 
-    def make_plan(self, settings: DenoiseSettings, span: tuple[float, float]) -> Plan:
-        """Resolve the settings for a channel with these grey values."""
-        return make_plan(
-            self.volume.shape[2:],
-            self.volume.dtype,
-            self.model.network,
-            settings,
-            span,
-            model_hash=self.model.hash,
-            want_noise="noise" in self.targets,
-            want_units="units" in self.targets,
-        )
+    def plan_now(self, channel: int) -> Plan:
+        """Return a channel's plan with what memory sufficed for last."""
+        return dataclasses.replace(self.plans[channel], **self.settled)
 
     def warn_if_unlike(self, progress: Progress) -> None:
         """Say so if the stack is unlike what the model was trained on."""
@@ -298,7 +302,7 @@ class DenoiseJob:
             "package version": __version__,
             "slices": None if self.slices is None else [self.slices.start, self.slices.stop],
             **{ARGUMENTS[kind]: path.name for kind, path in self.targets.items()},
-            **dataclasses.asdict(self.settings),
+            **dataclasses.asdict(self.to_plan),
         }
 
     def provenance(self, kind: str) -> dict[str, Any]:
@@ -323,14 +327,13 @@ class DenoiseJob:
 
     def note(self, block: Block, channel: int, time_point: int) -> bool:
         """Remember with what a block was computed; return whether that has changed."""
-        used, names = block.plan.as_dict(), ("device", "precision", "tile", "batch")
-        place = {"time": time_point, "channel": channel}
-        before = [entry for entry in self.went_on if place.items() <= entry.items()]
-        last = before[-1] if before else self.plans[channel].as_dict()
-        if all(used[name] == last[name] for name in names):
+        used = {name: getattr(block.plan, name) for name in USED}
+        last = self.went_on[-1] if self.went_on else self.plans[channel].as_dict()
+        if all(used[name] == last[name] for name in USED):
             return False
-        changed = {name: used[name] for name in names}
-        self.went_on.append({**place, "slice": block.start, **changed})
+        self.settled = used
+        place = {"time": time_point, "channel": channel, "slice": block.start}
+        self.went_on.append({**place, **used})
         return True
 
     def run(self, *, overwrite: bool, restart: bool, progress: Progress) -> int:
@@ -346,15 +349,17 @@ class DenoiseJob:
             with part.no_space_said():
                 if part.begun:
                     part.check(request)
-                    self.plans = _saved_plans(part)
+                    self.plans = _saved_plans(part, here=self.crew is None)
                     self.went_on = part.remembered.get("went_on_with", [])
+                elif self.crew is not None:
+                    self.plans = planned_by(self.crew, self, part)
                 else:
                     self.plans = self.make_plans()
             if not part.complete:
                 part.check_space(sum(map(self.size, self.targets)))
             part.make_folders()
             resumed = self.count(part.finished)
-            progress.message(_choices(self.plans[0]))
+            progress.message(_choices(self.plans[0], self.crew))
             if part.finished:
                 progress.message(
                     f"Going on with an interrupted run: {resumed} of {self.total} slices are "
@@ -374,16 +379,16 @@ class DenoiseJob:
                         for writer in writers.values():
                             for note in writer.notes:
                                 progress.message(note)
-                        self.compute(part, writers, progress)
+                        if self.crew is None:
+                            self.compute(part, writers, progress)
+                        else:
+                            compute_by(self.crew, self, part, writers, progress)
                         for writer in writers.values():
                             writer.finish(progress)
                     except Cancelled as stop:
-                        again = (
-                            " Run the same command again to go on."
-                            if part.finished
-                            else " A smaller slab loses less."
-                        )
-                        raise Cancelled(f"Stopped: {part.kept()}{again}") from stop
+                        raise Cancelled(f"Stopped: {_what_is_kept(part)}") from stop
+                    except ConnectionError as lost:
+                        raise ConnectionError(f"{lost} {_what_is_kept(part)}") from lost
                     if self.went_on:  # the record was written before it was known
                         for kind, writer in writers.items():
                             writer.record(self.provenance(kind))
@@ -456,7 +461,7 @@ class DenoiseJob:
                 for block in denoise_slabs(
                     StackSource(self.volume, channel, time_point),
                     self.model.network,
-                    self.plans[channel],
+                    self.plan_now(channel),
                     slices=self.slices,
                     done=done,
                     want_noise="noise" in writers,
@@ -466,41 +471,52 @@ class DenoiseJob:
                 ):
                     if self.note(block, channel, time_point):
                         part.remember({"went_on_with": self.went_on})
-                    _write(writers, block, block.start - first, channel, time_point)
+                    write_block(writers, block, block.start - first, channel, time_point)
                     part.mark(BlockKey(time_point, channel, (block.start - first) // depth))
             before += len(self.written)
         progress.update(self.total, self.total)
 
 
-def _choices(plan: Plan) -> str:
+def _choices(plan: Plan, crew: Crew | None) -> str:
     """Say in a sentence what was chosen."""
     slabs_of = f"slabs of {plan.slab} slices" if plan.slab > 1 else "slice by slice"
-    device = describe(choose_device(plan.device))
+    device = describe(choose_device(plan.device)) if crew is None else crew.described(plan.device)
     return f"Computing on {device} in {plan.precision}, tiles of {plan.tile} px, {slabs_of}."
 
 
-def _write(
-    writers: dict[str, VolumeWriter], block: Block, start: int, channel: int, time_point: int
-) -> None:
-    """Write a block into all outputs and see it to the disk."""
-    writers["image"].write(start, block.image, channel=channel, time=time_point)
-    if block.noise is not None:
-        writers["noise"].write(start, block.noise, channel=channel, time=time_point)
-    if block.units is not None:
-        count = len(block.units)
-        for number, estimate in enumerate(block.units):
-            writers["units"].write(
-                start, estimate, channel=channel * count + number, time=time_point
-            )
-    for writer in writers.values():
-        writer.flush()
+def _what_is_kept(part: PartialOutput) -> str:
+    """Say what an interruption leaves, and what to do."""
+    if part.finished:
+        return f"{part.kept()} Run the same command again to go on."
+    return f"{part.kept()} A smaller slab loses less."
 
 
-def _saved_plans(part: PartialOutput) -> tuple[Plan, ...]:
-    """Return the plans of an interrupted run, if they can be computed here."""
+@contextmanager
+def _crew(
+    job: DenoiseJob, dask: str | None, workers: int | None, progress: Progress
+) -> Iterator[Crew | None]:
+    """Assemble the workers that were asked for, if any."""
+    devices = several_devices(job.settings.device)
+    if dask is None and workers is None and not devices:
+        yield None
+        return
+    if job.volume.origin is None:
+        raise ValueError(
+            f"{job.volume.name} is an array in memory, but workers read from files: save it first, "
+            "or leave dask, workers and lists of devices out."
+        )
+    from .cluster import assembled  # which needs dask
+
+    with assembled(dask, workers, devices, progress) as crew:
+        yield crew
+
+
+def _saved_plans(part: PartialOutput, *, here: bool = True) -> tuple[Plan, ...]:
+    """Return the plans of an interrupted run, if they can be computed (``here``)."""
     plans = tuple(Plan.from_dict(values) for values in part.plan["channels"])
     try:
-        choose_device(plans[0].device)
+        if here:
+            choose_device(plans[0].device)
     except ValueError as error:
         raise ValueError(
             f"{part.folder} holds a run on the device {plans[0].device!r}, which this machine does "

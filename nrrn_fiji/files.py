@@ -1,16 +1,35 @@
-"""Write files so that nothing is ever half-written under its own name, or lost with the power."""
+"""Write files so that nothing is ever half-written under its own name, or lost with the power.
+
+What a system says of a disk is turned into a sentence here, for all that reads and writes.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from pathlib import Path
 
-__all__ = ["beside", "sync_folder", "write_whole"]
+__all__ = ["NO_SPACE", "UNREACHABLE", "beside", "sync_folder", "trouble", "write_whole"]
+
+NO_SPACE = frozenset({errno.ENOSPC, errno.EFBIG, errno.EDQUOT})
+"""What the system says when a disk or a quota is full, or a file may not grow so large."""
+
+UNREACHABLE = frozenset(
+    getattr(errno, name)
+    for name in (
+        *("EIO", "ESTALE", "EREMOTEIO", "ENXIO", "ENODEV", "ENOTCONN", "ENOLINK"),
+        *("ETIMEDOUT", "ECONNRESET", "ECONNABORTED", "EHOSTDOWN", "EHOSTUNREACH"),
+        *("ENETDOWN", "ENETUNREACH", "ENETRESET"),
+    )
+    if hasattr(errno, name)
+)
+"""What the system says when a disk fails, or one in the network is out of reach."""
 
 DOUBLE_SUFFIXES = (".ome.tif", ".ome.tiff", ".ome.zarr")
 # Kinds of files that are read and not written, single pictures among them: the result is a TIFF.
 READ_ONLY = (".png", ".bmp", ".jpg", ".jpeg")
+PARTICIPLES = {"read": "read", "write": "written"}
 
 
 def beside(source: Path, ending: str) -> Path:
@@ -60,6 +79,12 @@ def write_whole(path: Path, content: bytes) -> None:
         The file; an existing one is replaced.
     content
         All of it.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written: with a sentence and the ``errno`` of the system's own error, where
+        the disk is full or out of reach.
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -68,19 +93,59 @@ def write_whole(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise trouble(path, error, "write") from error
     finally:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # which would hide the first error
+            beside.unlink(missing_ok=True)
+
+
+def trouble(path: Path | str, error: OSError, verb: str, kept: str = "") -> OSError:
+    """Return the error to raise instead of the system's own: with a sentence, if it is known.
+
+    Parameters
+    ----------
+    path
+        What was written or read.
+    error
+        What the system said.
+    verb
+        ``"write"`` or ``"read"``.
+    kept
+        A sentence on what is kept.
+    """
+    what = os.strerror(error.errno) if error.errno else str(error)
+    kept = f" {kept}" if kept else ""
+    if error.errno in NO_SPACE:
+        text = (
+            f"There is no space left to {verb} {path} ({what}):{kept} Make room, or choose another "
+            "disk, and run the same command again."
+        )
+    elif error.errno in UNREACHABLE:
+        text = (
+            f"The disk does not let {path} be {PARTICIPLES[verb]} ({what}):{kept} Check the disk, "
+            "or the network that it is in, and run the same command again."
+        )
+    else:
+        return error
+    told = OSError(text)
+    told.errno = error.errno
+    return told
 
 
 def sync_folder(folder: Path) -> None:
     """Make new and changed names in a folder survive a power cut, where the system can."""
     if os.name != "posix":
         return
-    handle = os.open(folder, os.O_RDONLY)
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # a folder to write into that may not be looked into
+        return
     try:
         os.fsync(handle)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network disks cannot
+    except OSError as error:  # some network disks cannot
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
             raise
     finally:
         os.close(handle)

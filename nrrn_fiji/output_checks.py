@@ -5,24 +5,18 @@ This module must never change a file.
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 __all__ = [
-    "NO_SPACE",
     "allocated",
     "check_distinct",
     "check_parent",
     "free_space",
     "readable_size",
 ]
-
-NO_SPACE = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
-"""What the system says when there is no room to write."""
-
 
 def check_distinct(inputs: Sequence[Path], outputs: Mapping[str, Path]) -> None:
     """Check that no output is, lies in, or holds one of the inputs, or is another output.

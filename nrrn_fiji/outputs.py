@@ -31,10 +31,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from .files import sync_folder
+from .files import NO_SPACE, sync_folder, trouble
+from .hiccups import SourceLostError
 from .journal import NEW_STATE, STATE, BlockKey, Journal
 from .output_checks import (
-    NO_SPACE,
     allocated,
     check_distinct,
     check_parent,
@@ -269,25 +269,21 @@ class PartialOutput(contextlib.AbstractContextManager["PartialOutput"]):
 
     @contextlib.contextmanager
     def no_space_said(self) -> Iterator[None]:
-        """Turn "disk full" and "quota exceeded" within the context into one clear sentence.
+        """Turn "disk full", and a disk or source out of reach, into one clear sentence.
 
         Raises
         ------
         OSError
-            With the ``errno`` of the original error, if there was no space.
+            With the ``errno`` of the original error, and a sentence that says what is kept.
         """
         try:
             yield
+        except SourceLostError as error:
+            lost = SourceLostError(f"{error} {self.kept()}")
+            lost.errno = error.errno
+            raise lost from error
         except OSError as error:
-            if error.errno not in NO_SPACE:
-                raise
-            full = OSError(
-                f"There is no space left to write {self.targets['image']} "
-                f"({os.strerror(error.errno or 0)}): {self.kept()} Make room, or choose another "
-                "disk, and run the same command again."
-            )
-            full.errno = error.errno
-            raise full from error
+            raise trouble(self.targets["image"], error, "write", self.kept()) from error
 
     def check_space(self, needed: int) -> None:
         """Check, before anything is computed, that the outputs fit on their disk.

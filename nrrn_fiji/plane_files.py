@@ -17,15 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .files import NO_SPACE
 from .image import VolumeShape, VolumeWriter
 
 __all__ = ["NO_SPACE", "PlaneFileWriter", "disk_full"]
 
 Array = NDArray[Any]
-
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What the system says when a disk or a quota is full."""
-
 
 def disk_full(path: Path, what: str) -> OSError:
     """Return the error for a disk without room; its message is a sentence."""

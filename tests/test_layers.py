@@ -77,6 +77,8 @@ LAYERS = (
         "api",
         "denoise_job",
         "denoise_checks",
+        "denoise_blocks",
+        "denoise_workers",
         "cluster",
         "cluster_blocks",
         "denoise_report",

@@ -24,6 +24,7 @@ COMMANDS: tuple[Command, ...] = (
         ),
         function="nrrn_fiji.api:denoise_file",
         plan="nrrn_fiji.api:plan_file",
+        plan_without=("dask", "workers"),
         settings=DenoiseSettings,
         counts="slices",
         options=(
@@ -83,6 +84,22 @@ COMMANDS: tuple[Command, ...] = (
             ),
             OVERWRITE,
             RESTART,
+            Option(
+                name="dask",
+                label="Dask cluster",
+                help="Let the workers of a Dask cluster compute: address of its scheduler, as "
+                "tcp://host:8786, its scheduler file, or local for workers on this machine.",
+                kind=Kind.TEXT,
+                expert=True,
+            ),
+            Option(
+                name="workers",
+                label="Workers",
+                help="Compute with so many processes on this machine.",
+                kind=Kind.INTEGER,
+                minimum=1,
+                expert=True,
+            ),
         ),
     ),
     Command(

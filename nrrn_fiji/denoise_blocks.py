@@ -1,0 +1,107 @@
+"""What a denoising run does on any machine that takes part: plan channels, write finished blocks.
+
+This module must never decide which blocks are denoised, nor record that one is finished: that is
+:mod:`nrrn_fiji.denoise_job`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping
+
+from .denoising import Block, Plan, make_plan
+from .intensity import grey_range
+from .models import Model
+from .settings import DenoiseSettings
+from .volumes import StackSource, Volume, VolumeWriter
+
+__all__ = ["USED", "channel_plans", "write_block"]
+
+USED = ("device", "precision", "tile", "batch")
+"""What of a plan changes where memory runs out."""
+
+
+def channel_plans(
+    volume: Volume,
+    model: Model,
+    settings: DenoiseSettings,
+    written: range,
+    kinds: Collection[str],
+) -> tuple[Plan, ...]:
+    """Measure the grey values of every channel and resolve the settings for this machine.
+
+    Parameters
+    ----------
+    volume, model, settings
+        What is denoised, with what, and how.
+    written
+        The slices that the output holds.
+    kinds
+        Kinds of the outputs: "image", "noise", "units".
+
+    Returns
+    -------
+    tuple of Plan
+        One per channel; they differ in their grey values alone.
+    """
+    plans: list[Plan] = []
+    for channel in range(volume.shape.c):
+        times = [StackSource(volume, channel, time) for time in range(volume.shape.t)]
+        measured = grey_range(*times, asked=settings.intensity)
+        span = (measured.low, measured.high)
+        if plans:  # the rest must not depend on how much memory is free by now
+            plans.append(dataclasses.replace(plans[0], intensity=span))
+            continue
+        plan = _plan(volume, model, settings, span, kinds)
+        if plan.slab > len(written) and not plan.scans:
+            settings = dataclasses.replace(settings, slab=len(written))
+            plan = _plan(volume, model, settings, span, kinds)
+        plans.append(plan)
+    return tuple(plans)
+
+
+def _plan(
+    volume: Volume,
+    model: Model,
+    settings: DenoiseSettings,
+    span: tuple[float, float],
+    kinds: Collection[str],
+) -> Plan:
+    """Resolve the settings for a channel with these grey values."""
+    return make_plan(
+        volume.shape[2:],
+        volume.dtype,
+        model.network,
+        settings,
+        span,
+        model_hash=model.hash,
+        want_noise="noise" in kinds,
+        want_units="units" in kinds,
+    )
+
+
+def write_block(
+    writers: Mapping[str, VolumeWriter], block: Block, start: int, channel: int, time: int
+) -> None:
+    """Write a block into all outputs and see it to the disk.
+
+    Parameters
+    ----------
+    writers
+        By the kind of output.
+    block
+        With all that the outputs need.
+    start
+        Where it begins in the outputs.
+    channel, time
+        What it is of.
+    """
+    writers["image"].write(start, block.image, channel=channel, time=time)
+    if block.noise is not None:
+        writers["noise"].write(start, block.noise, channel=channel, time=time)
+    if block.units is not None:
+        count = len(block.units)
+        for number, estimate in enumerate(block.units):
+            writers["units"].write(start, estimate, channel=channel * count + number, time=time)
+    for writer in writers.values():
+        writer.flush()
