@@ -134,6 +134,7 @@ def denoise_file(
         _open_job(source, out, model, settings, slices, noise_out, units_out, z_axis) as job,
         _crew(job, dask, workers, told) as job.crew,
     ):
+        job.volume.tell = told.message
         for note in job.volume.notes:
             told.message(note)
         resumed = job.run(overwrite=overwrite, restart=restart, progress=told)

@@ -29,7 +29,6 @@ UNREACHABLE = frozenset(
 DOUBLE_SUFFIXES = (".ome.tif", ".ome.tiff", ".ome.zarr")
 # Kinds of files that are read and not written, single pictures among them: the result is a TIFF.
 READ_ONLY = (".png", ".bmp", ".jpg", ".jpeg")
-PARTICIPLES = {"read": "read", "write": "written"}
 
 
 def beside(source: Path, ending: str) -> Path:
@@ -95,41 +94,48 @@ def write_whole(path: Path, content: bytes) -> None:
         os.replace(beside, path)
         sync_folder(path.parent)
     except OSError as error:
-        raise trouble(path, error, "write") from error
+        told = trouble(path, error)
+        if told is None:
+            raise
+        raise told from error
     finally:
         with contextlib.suppress(OSError):  # which would hide the first error
             beside.unlink(missing_ok=True)
 
 
-def trouble(path: Path | str, error: OSError, verb: str, kept: str = "") -> OSError:
-    """Return the error to raise instead of the system's own: with a sentence, if it is known.
+def trouble(path: Path, error: OSError, kept: str = "") -> OSError | None:
+    """Return the error to raise instead of the system's own, where that has a known meaning.
 
     Parameters
     ----------
     path
-        What was written or read.
+        What was to be written.
     error
         What the system said.
-    verb
-        ``"write"`` or ``"read"``.
     kept
         A sentence on what is kept.
+
+    Returns
+    -------
+    OSError or None
+        With a sentence, and the same ``errno``; None for errors that say enough themselves.
     """
-    what = os.strerror(error.errno) if error.errno else str(error)
-    kept = f" {kept}" if kept else ""
+    if error.errno is None:
+        return None
     if error.errno in NO_SPACE:
-        text = (
-            f"There is no space left to {verb} {path} ({what}):{kept} Make room, or choose another "
-            "disk, and run the same command again."
+        problem, advice = (
+            f"There is no space left to write {path}",
+            "Make room, or choose another disk",
         )
     elif error.errno in UNREACHABLE:
-        text = (
-            f"The disk does not let {path} be {PARTICIPLES[verb]} ({what}):{kept} Check the disk, "
-            "or the network that it is in, and run the same command again."
-        )
+        problem = f"The disk does not let {path} be written"
+        advice = "Check the disk, or the network that it is in"
     else:
-        return error
-    told = OSError(text)
+        return None
+    kept = f" {kept}" if kept else ""
+    told = OSError(
+        f"{problem} ({os.strerror(error.errno)}):{kept} {advice}, and run the same command again."
+    )
     told.errno = error.errno
     return told
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from .files import sync_folder
 from .formats import Output
+from .hiccups import out_of_reach
 from .image import ImageMetadata, Volume, VolumeShape, VolumeWriter
 from .intensity import check_dtype
 from .tiff import TiffVolume, stem
@@ -86,7 +87,7 @@ class PictureVolume(Volume):
         try:
             facts = imageio.improps(path, plugin="pillow")
         except OSError as error:
-            if isinstance(error, FileNotFoundError):
+            if out_of_reach(error):
                 raise
             raise ValueError(f"{path} is not an image that can be read: check the file.") from error
         plane = facts.shape if len(facts.shape) == 2 else _grey_plane(path).shape
@@ -126,7 +127,7 @@ def _grey_plane(path: Path) -> Array:
         pixels = imageio.imread(path, plugin="pillow")
         mode = imageio.immeta(path, plugin="pillow").get("mode", "")
     except (OSError, SyntaxError, ValueError) as error:
-        if isinstance(error, FileNotFoundError):
+        if out_of_reach(error):
             raise
         raise ValueError(f"{path} is damaged or incomplete ({error}): copy it again.") from error
     if pixels.ndim == 2:
@@ -223,6 +224,7 @@ class FolderVolume(Volume):
                     f"{self._paths[z]} changed while it was in use: run again when all slices are "
                     "written."
                 )
+            volume.tell = self.tell
             out[...] = volume.read(0, 1)[0]
 
     def slice_name(self, z: int) -> str:

@@ -28,7 +28,15 @@ from numpy.typing import NDArray
 
 from .calibration import as_json, converted, voxel_from_attributes
 from .formats import Output, check_plane, check_same, plain_name
-from .image import ImageMetadata, Volume, VolumeShape, VolumeWriter, provenance_line
+from .hiccups import out_of_reach
+from .image import (
+    ImageMetadata,
+    Volume,
+    VolumeShape,
+    VolumeWriter,
+    check_unchanged,
+    provenance_line,
+)
 from .intensity import check_dtype
 from .plane_files import PlaneFileWriter
 
@@ -54,7 +62,7 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        missing = isinstance(error, FileNotFoundError | PermissionError)
+        missing = isinstance(error, PermissionError) or out_of_reach(error)
         if missing or (isinstance(error, TypeError | ValueError) and str(path) in str(error)):
             raise
         what = " ".join(str(error).split()) or type(error).__name__
@@ -93,6 +101,8 @@ class Hdf5Volume(Volume):
                 metadata = _metadata(self._dataset, self.axes)
             super().__init__(plain_name(path), path, shape, dtype, metadata)
             self.notes += notes
+            self._name = str(self._dataset.name)
+            self._opened = self._identity()
             if shape.planes:
                 self.read(0, 1)  # a missing filter is said before a long run
         except BaseException:
@@ -102,7 +112,7 @@ class Hdf5Volume(Volume):
     @property
     def dataset(self) -> str:
         """Name of the dataset within its file."""
-        return str(self._dataset.name)
+        return self._name
 
     @property
     def data_offset(self) -> int | None:
@@ -150,6 +160,14 @@ class Hdf5Volume(Volume):
         assert self.path is not None
         status = self.path.stat()
         return f"{status.st_size} {status.st_mtime_ns} {self.dataset}"
+
+    def _reopen(self) -> None:
+        assert self.path is not None
+        self._file.close()
+        with _reading(self.path):
+            self._file = h5py.File(self.path, "r")
+            self._dataset = self._file[self.dataset]
+        check_unchanged(self.path, self._opened, self._identity())
 
     def close(self) -> None:
         self._file.close()

@@ -12,8 +12,9 @@ import hashlib
 import json
 import struct
 import threading
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from .hiccups import patiently
 from .progress import Progress
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "Volume",
     "VolumeShape",
     "VolumeWriter",
+    "check_unchanged",
     "parse_provenance",
     "provenance_line",
 ]
@@ -338,6 +341,7 @@ class Volume(ABC):
         self.notes: list[str] = list(notes or [])
         self._axis = "Z"
         self._lock = threading.Lock()
+        self.tell: Callable[[str], None] = warnings.warn
 
     @property
     def voxel_size(self) -> tuple[float, float, float] | None:
@@ -375,7 +379,7 @@ class Volume(ABC):
         IndexError
             If the volume has no such slice, channel or time point.
         OSError, ValueError
-            If the file cannot be read.
+            If the file cannot be read, after some patience with a disk that is out of reach.
         """
         _check_index(self.shape, start, stop, channel, time)
         out = np.empty((stop - start, self.shape.y, self.shape.x), self.dtype)
@@ -385,8 +389,23 @@ class Volume(ABC):
         elif self._axis == "C":
             places = [(time, z, 0) for z in range(start, stop)]
         with self._lock:
-            self._read_planes(out, places)
+            patiently(
+                lambda: self._read_planes(out, places),
+                self.path or self.name,
+                again=self._reopen,
+                tell=self.tell,
+            )
         return out
+
+    def _reopen(self) -> None:
+        """Open the files anew, if they are held open: what a disk in a network had may be stale.
+
+        Raises
+        ------
+        ValueError
+            If they have been replaced by others.
+        """
+        return
 
     def _read_planes(self, out: Array, places: Sequence[tuple[int, int, int]]) -> None:
         """Fill ``out`` (n, Y, X) with the planes at these (t, c, z), as the file counts."""
@@ -581,6 +600,12 @@ class VolumeWriter(ABC):
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def check_unchanged(path: Path, before: str, now: str) -> None:
+    """Raise ValueError unless a file that had to be opened anew is the one of before."""
+    if before != now:
+        raise ValueError(f"{path} changed while it was in use: run again when it is whole.")
 
 
 def _check_index(shape: VolumeShape, start: int, stop: int, channel: int, time: int) -> None:

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from .calibration import converted
 from .formats import Output, check_same, plain_name
-from .image import PROVENANCE, ImageMetadata, Volume, VolumeShape, VolumeWriter
+from .image import PROVENANCE, ImageMetadata, Volume, VolumeShape, VolumeWriter, check_unchanged
 from .intensity import check_dtype
 from .plane_files import PlaneFileWriter
 
@@ -97,6 +97,7 @@ class MrcVolume(Volume):
             plain_name(path), path, shape, check_dtype(dtype.newbyteorder("="), str(path)), metadata
         )
         self._file = open(path, "rb")  # noqa: SIM115
+        self._opened = self._identity()
 
     def _read_plane(self, out: Array, t: int, c: int, z: int) -> None:
         self._file.seek(self.data_offset + (t * self.shape.z + z) * out.nbytes)
@@ -106,6 +107,12 @@ class MrcVolume(Volume):
             raise _damaged(self.path, f"slice {z} ends too early")
         if not self._stored.isnative:
             out.byteswap(inplace=True)
+
+    def _reopen(self) -> None:
+        assert self.path is not None
+        self._file.close()
+        self._file = open(self.path, "rb")  # noqa: SIM115
+        check_unchanged(self.path, self._opened, self._identity())
 
     def extended_header(self) -> bytes:
         """Return what follows the header, as it is in the file."""

@@ -13,6 +13,7 @@ Source: https://ngff.openmicroscopy.org/0.5/; https://zarr-specs.readthedocs.io/
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import math
@@ -39,6 +40,7 @@ from .ngff import find_array, metadata_of
 from .ngff_output import axes_of, describe, level_shapes
 from .plane_files import NO_SPACE, disk_full
 from .progress import Cancelled, Progress
+from .zarr_codecs import open_array
 
 __all__ = ["ZarrVolume", "ZarrWriter", "create", "open_file", "reopen"]
 
@@ -98,9 +100,7 @@ class ZarrVolume(Volume):
         check_plane(path, shape, dtype)
         at = path / place.path
         with _reading(path):
-            self._array = zarr.open_array(
-                LocalStore(at, read_only=True), mode="r", zarr_format=place.zarr_format
-            )
+            self._array = open_array(LocalStore(at, read_only=True), place.zarr_format)
             if self._array.shape != place.shape:
                 raise ValueError("its metadata contradict each other")
         self.place = place
@@ -110,6 +110,7 @@ class ZarrVolume(Volume):
 
     def _look_for_chunks(self, at: Path) -> None:
         """Say it if chunks are missing: they are legal, and may as well have been lost."""
+        self._all_there = False
         count = math.prod(_files_along(self._array))
         if count > MOST_COUNTED:
             return
@@ -119,6 +120,7 @@ class ZarrVolume(Volume):
         )
         if there == 0:
             raise ValueError(f"{at} has none of its {count} chunks: copy it again.")
+        self._all_there = there == count
         if there < count:
             self.notes.append(
                 f"{count - there} of the {count} files of chunks of {self.name} are not there. "
@@ -151,6 +153,25 @@ class ZarrVolume(Volume):
                 self._array.get_basic_selection(tuple(selection), out=buffer)
             else:
                 into[...] = self._array[tuple(selection)]
+        self._check_there(places)
+
+    def _check_there(self, places: Sequence[tuple[int, int, int]]) -> None:
+        """Raise FileNotFoundError if what was just read had vanished: zarr takes it for empty."""
+        assert self.path is not None
+        at, array = self.path / self.place.path, self._array
+        files = ["zarr.json" if self.place.zarr_format == 3 else ".zarray"]
+        if self._all_there:
+            along = [range(count) for count in _files_along(array)]
+            for i, (axis, length) in enumerate(
+                zip(self.place.axes, _file_shape(array), strict=True)
+            ):
+                if axis not in "yx":
+                    wanted = {place["tcz".index(axis)] // length for place in places}
+                    along[i] = range(min(wanted), max(wanted) + 1)
+            files += [array.metadata.encode_chunk_key(place) for place in product(*along)]
+        for file in files:
+            if not (at / file).exists():
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(at / file))
 
     def _identity(self) -> str:
         assert self.path is not None
@@ -240,8 +261,9 @@ class ZarrWriter(VolumeWriter):
 
     def _open(self, level: int) -> zarr.Array[Any]:
         store = LocalStore(self.path / str(level))
+        array = zarr.open_array(store, mode="r+", zarr_format=self._format)
         config: Any = {"write_empty_chunks": True}  # a missing chunk is a lost one
-        return zarr.open_array(store, mode="r+", zarr_format=self._format, config=config)
+        return array.with_config(config)
 
     def _write_plane(self, plane: Array, t: int, c: int, z: int) -> None:
         self._write_planes(plane[np.newaxis], t, c, z)

@@ -283,7 +283,10 @@ class PartialOutput(contextlib.AbstractContextManager["PartialOutput"]):
             lost.errno = error.errno
             raise lost from error
         except OSError as error:
-            raise trouble(self.targets["image"], error, "write", self.kept()) from error
+            told = trouble(self.targets["image"], error, self.kept())
+            if told is None:
+                raise
+            raise told from error
 
     def check_space(self, needed: int) -> None:
         """Check, before anything is computed, that the outputs fit on their disk.

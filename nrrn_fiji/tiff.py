@@ -30,6 +30,7 @@ from .image import (
     ImageMetadata,
     Volume,
     VolumeShape,
+    check_unchanged,
 )
 from .intensity import check_dtype
 
@@ -150,6 +151,7 @@ class TiffVolume(Volume):
         self._pages = series.pages
         self._per_page = max(1, shape.planes // len(series.pages))
         self._native = dtype.newbyteorder(tif.byteorder).isnative
+        self._opened = _status(path)
         self.data_offset: int | None = None if series.is_multifile else series.dataoffset
         super().__init__(stem(path), path, shape, dtype, metadata)
         self.notes += notes
@@ -207,8 +209,13 @@ class TiffVolume(Volume):
 
     def _identity(self) -> str:
         assert self.path is not None
-        status = self.path.stat()
-        return f"{status.st_size} {status.st_mtime_ns}"
+        return _status(self.path)
+
+    def _reopen(self) -> None:
+        assert self.path is not None
+        self._tif.filehandle.close()
+        self._tif.filehandle.open()
+        check_unchanged(self.path, self._opened, _status(self.path))
 
     def reinterpret(self, axis: str) -> None:
         before = self.shape
@@ -219,6 +226,12 @@ class TiffVolume(Volume):
 
     def close(self) -> None:
         self._tif.close()
+
+
+def _status(path: Path) -> str:
+    """Return size and time of change of a file."""
+    status = path.stat()
+    return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def _check_directories(path: Path, tif: tifffile.TiffFile) -> None:

@@ -16,7 +16,17 @@ PACKAGE = Path(nrrn_fiji.__file__).parent
 
 # Lowest first.  A module imports from its own layer or from those above it in this list.
 LAYERS = (
-    {"settings", "progress", "resources", "reports", "files", "version", "log_file", "completion"},
+    {
+        "settings",
+        "progress",
+        "resources",
+        "reports",
+        "files",
+        "hiccups",
+        "version",
+        "log_file",
+        "completion",
+    },
     {
         "network",
         "objectives",
@@ -54,6 +64,7 @@ LAYERS = (
         "ngff",
         "ngff_output",
         "ome_zarr",
+        "zarr_codecs",
         "hdf5",
         "mrc",
         "plane_files",
@@ -65,6 +76,7 @@ LAYERS = (
         "models",
         "training_facts",
         "fitness",
+        "model_exchange",
         "registration",
         "scan_average",
         "scan_files",
@@ -91,6 +103,7 @@ LAYERS = (
         "verdicts",
         "measure_job",
         "metrics_job",
+        "bioimageio_export",
         "study",
         "__init__",
     },
