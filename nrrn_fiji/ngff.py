@@ -26,11 +26,14 @@ __all__ = ["ArrayPlace", "find_array", "metadata_of"]
 MOST_JSON = 1 << 26
 MOST_CHUNK = 1 << 31
 """Bytes; no usual codec makes larger chunks."""
-# Codecs that turn bytes into bytes and run nothing; others can be told to unpickle.
+# Codecs that turn bytes into bytes and run nothing (others can be told to unpickle), and that
+# zarr_codecs.py keeps within the size of a chunk.
 CODECS = {
-    *("blosc", "zlib", "gzip", "bz2", "lzma", "zstd", "lz4", "shuffle", "delta", "bitround"),
-    *("fixedscaleoffset", "quantize", "crc32", "crc32c", "adler32", "fletcher32", "packbits"),
-    *("bytes", "endian", "transpose", "sharding_indexed"),
+    2: (
+        *("blosc", "zstd", "gzip", "zlib", "lz4", "shuffle", "delta", "bitround"),
+        *("fixedscaleoffset", "quantize", "crc32", "crc32c", "adler32", "fletcher32"),
+    ),
+    3: ("bytes", "transpose", "sharding_indexed", "blosc", "zstd", "gzip", "crc32c"),
 }
 OWN = ("ome", "multiscales", "omero", "nrrn", "imagej", "bioformats2raw.layout")
 """Attributes that are understood, so not handed on as they are."""
@@ -205,7 +208,7 @@ def _array(
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise _wrong(at, f"its array's metadata: {error}") from error
     for codec in codecs:
-        if codec.lower().removeprefix("numcodecs.") not in CODECS:
+        if codec not in CODECS[node["format"]]:
             raise ValueError(
                 f"{at} is compressed with {codec!r}, which is not read here: save it again with "
                 "blosc, zstd or gzip."

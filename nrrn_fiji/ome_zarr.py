@@ -119,7 +119,10 @@ class ZarrVolume(Volume):
             for place in np.ndindex(*_files_along(self._array))
         )
         if there == 0:
-            raise ValueError(f"{at} has none of its {count} chunks: copy it again.")
+            raise ValueError(
+                f"{at} has none of its {count} chunks, so it is empty or was not copied as a "
+                "whole: copy it again."
+            )
         self._all_there = there == count
         if there < count:
             self.notes.append(
