@@ -27,7 +27,6 @@ from nrrn_fiji.volumes import (
     reopen_volume,
 )
 
-
 SIZES = ((1, 2), (1, 2), (2, 6), (2, 9), (2, 9))  # fewest and most t, c, z, y, x
 
 
@@ -163,13 +162,7 @@ def test_voxel_sizes_are_understood(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(
-    shape=st.tuples(
-        st.integers(1, 2),
-        st.integers(1, 2),
-        st.integers(1, 9),
-        st.integers(1, 9),
-        st.integers(1, 9),
-    ),
+    shape=st.tuples(*(st.integers(least, most) for least, most in SIZES)),
     dtype=st.sampled_from(["uint8", "int16", "uint16", "float32"]),
     slab=st.integers(1, 6),
     old=st.booleans(),
