@@ -16,7 +16,7 @@ import psutil
 from .device import choose_device, choose_precision, free_memory
 from .intensity import check_dtype
 from .network import NRRN, receptive_radius
-from .settings import DenoiseSettings
+from .settings import DenoiseSettings, size_in_bytes
 from .tiles import check_tile, tile_bytes, window_size, windows
 
 __all__ = ["CPU_TILE", "SMALLEST_TILE", "Plan", "make_plan"]
@@ -122,8 +122,8 @@ def make_plan(
     intensity
         Grey values that map to 0 and 1, from :func:`nrrn_fiji.intensity.grey_range`.
     memory
-        Budget in bytes; a quarter of the free memory, at most 2 GiB, when left out (a GPU's tiles
-        have 60 % of its free memory in addition).
+        Budget in bytes, in place of ``settings.memory``; a quarter of the free memory, at most
+        2 GiB, when both are left out (a GPU's tiles have 60 % of its free memory in addition).
     model_hash
         Kept in the plan, so that a resumed run uses the same weights.
     want_noise, want_units
@@ -132,7 +132,8 @@ def make_plan(
     Raises
     ------
     ValueError
-        If a setting does not suit the volume, the model or the machine.
+        If a setting does not suit the volume, the model or the machine, or if the memory that was
+        given is too little for a single slice; the sentence says what is enough.
     TypeError
         If the type of the pixels cannot be denoised.
     """
@@ -150,6 +151,9 @@ def make_plan(
     halo = receptive_radius(units, final=final)
     device = choose_device(settings.device)
     precision = choose_precision(settings.precision, device, dtype)
+    if memory is None and settings.memory is not None:
+        memory = size_in_bytes("memory", settings.memory)
+    given = memory is not None
     if memory is None:
         memory = min(psutil.virtual_memory().available // 4, MOST_CPU_MEMORY)
 
@@ -159,6 +163,8 @@ def make_plan(
     per_read = height * width * (2 * dtype.itemsize + 1)
     per_result = dtype.itemsize + 4 * want_noise + 4 * kept * want_units
     per_slice = per_read + height * width * (4 * kept + 2 * per_result)
+    fewest = depth if settings.scans else min(settings.slab or 1, depth)
+    host_least = fewest * per_slice + 2 * per_read
 
     itemsize = 4 if precision == "fp32" else 2
     on_gpu = device.type != "cpu"
@@ -169,18 +175,29 @@ def make_plan(
         return tile_bytes(batch * pixels, network.maps, itemsize)
 
     if settings.tile is not None:
-        tile = check_tile(settings.tile, halo)
+        tile = least_tile = check_tile(settings.tile, halo)
     else:
         tile = GPU_TILE if on_gpu else CPU_TILE
-        while tile > max(SMALLEST_TILE, halo) and needed(tile) > tile_memory:
+        least_tile = max(SMALLEST_TILE, halo)
+        if given and not on_gpu:  # what a slice needs must be left
+            tile_memory = max(0, min(tile_memory, memory - host_least))
+        while tile > least_tile and needed(tile) > tile_memory:
             tile //= 2
-        tile = max(tile, halo)
+        tile = max(tile, least_tile)
+    least = host_least if on_gpu else host_least + needed(least_tile)
+    if given and least > memory:
+        raise ValueError(
+            f"memory is {_size(memory)}, but slices of {height} × {width} pixels need "
+            f"{_size(least)} with this model and these settings: give at least that."
+        )
     count = len(windows((height, width), tile, halo))
     pixels = window_size(height, tile, halo) * window_size(width, tile, halo)
     batch = min(count, GPU_WINDOW_PIXELS // pixels, tile_memory // needed(tile)) if on_gpu else 1
     batch = max(1, batch)
 
-    slab_memory = memory if on_gpu else max(memory - needed(tile, batch), memory // 4)
+    slab_memory = memory if on_gpu else memory - needed(tile, batch)
+    if not given:
+        slab_memory = max(slab_memory, memory // 4)
     if settings.scans:
         slab = depth
     elif settings.slab is not None:
@@ -209,6 +226,11 @@ def make_plan(
         memory=max(host, needed(tile, batch)) if on_gpu else host + needed(tile, batch),
         model_hash=model_hash,
     )
+
+
+def _size(size: int) -> str:
+    """Return a number of bytes, rounded up, as ``memory`` takes it."""
+    return f"{-(-size // 10**6)}MB"
 
 
 def _check_scans(count: int, images: int) -> None:

@@ -8,6 +8,7 @@ help.  This module must stay free of imports beyond the standard library: ``nrrn
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ __all__ = [
     "TrainSettings",
     "field_info",
     "setting",
+    "size_in_bytes",
 ]
 
 
@@ -80,6 +82,21 @@ def pair(name: str, value: Any) -> tuple[float, float]:
             "give both."
         )
     return low, high
+
+
+def size_in_bytes(name: str, text: str | int) -> int:
+    """Return a size such as "100MB", "1.5 GiB" or a number of bytes; refuse others in a sentence.
+
+    >>> size_in_bytes("memory", "100MB"), size_in_bytes("memory", "1.5 GiB")
+    (100000000, 1610612736)
+    """
+    found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([kmgt]?)(i?)b?\s*", str(text).lower())
+    if found is None or float(found[1]) <= 0 or (found[3] and not found[2]):
+        raise ValueError(
+            f"{name} is {text!r}, but it must be a size above 0: give it as 100MB, 2GB or 1.5GiB."
+        )
+    base = 1024 if found[3] else 1000
+    return round(float(found[1]) * base ** " kmgt".index(found[2] or " "))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,10 +197,24 @@ class DenoiseSettings(Checked):
         unit="slices",
         expert=True,
     )
+    memory: str | None = setting(
+        None,
+        label="Memory",
+        help="How much main memory slabs and tiles may take, such as 100MB or 2GB, beside the "
+        "program itself (about 500 MB with PyTorch). A quarter of what is free, at most 2 GiB, "
+        "when left out. The result does not depend on it.",
+        expert=True,
+    )
     device: str | None = setting(None, label="Device", help=DEVICE_HELP)
     precision: str | None = setting(
         None, label="Precision", help=PRECISION_HELP, choices=PRECISIONS, expert=True
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.memory is not None:
+            object.__setattr__(self, "memory", str(self.memory).strip())
+            size_in_bytes("memory", self.memory)
 
 
 @dataclass(frozen=True, kw_only=True)
