@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .array_kinds import Results, denoise_lazily, is_dask, is_xarray, relabelled
 from .denoise_job import DenoiseReport, PlanReport, denoise_file, plan_file
 from .denoising import Block, Plan, denoise_slabs, make_plan
 from .fitness import warn_if_unlike
@@ -71,7 +72,11 @@ def denoise(
     Parameters
     ----------
     stack
-        (Z, Y, X), or a single slice (Y, X); (u)int8, (u)int16, float32 or float64.
+        (Z, Y, X), or a single slice (Y, X); (u)int8, (u)int16, float32 or float64.  An
+        ``xarray.DataArray`` has the dimensions z, y and x in any order and comes back with its
+        dimensions, coordinates and attributes.  A dask array comes back as one that denoises its
+        chunks along z when they are computed; what ``intensity`` leaves open is measured at once,
+        on slices from all over the stack, and holds for all chunks.
     model
         Name of a shipped or installed model, a ``.safetensors`` file, or a loaded model.
     units
@@ -96,12 +101,12 @@ def denoise(
     return_noise, return_units
         Also return what was taken away, and the image after every building unit.
     progress
-        Is told of every slice, and asked whether to stop.
+        Is told of every slice, and asked whether to stop; not of what dask computes later.
 
     Returns
     -------
     ndarray or DenoiseResult
-        The denoised stack, with shape and type of the input; with ``return_noise`` or
+        The denoised stack, with shape, type and kind of the input; with ``return_noise`` or
         ``return_units`` a named tuple of image, noise and units.
 
     Raises
@@ -111,8 +116,6 @@ def denoise(
     Cancelled
         When the user stops.
     """
-    array = _check_stack(stack, scans=scans)
-    native = check_dtype(array.dtype)
     settings = DenoiseSettings(
         units=units,
         images=images,
@@ -125,7 +128,33 @@ def denoise(
         device=device,
         precision=precision,
     )
-    loaded = load_model(model)
+
+    def denoised(array: Any) -> Results:
+        checked = _check_stack(array, scans=scans)
+        loaded = load_model(model)
+        if is_dask(checked):
+            return denoise_lazily(
+                checked, loaded, settings, want_noise=return_noise, want_units=return_units
+            )
+        return _denoise_array(checked, loaded, settings, return_noise, return_units, progress)
+
+    made = relabelled(stack, denoised, scans=scans) if is_xarray(stack) else denoised(stack)
+    if return_noise or return_units:
+        return DenoiseResult(*made)
+    image: NDArray[Any] = made.image
+    return image
+
+
+def _denoise_array(
+    array: NDArray[Any],
+    loaded: Model,
+    settings: DenoiseSettings,
+    return_noise: bool,
+    return_units: bool,
+    progress: Progress | None,
+) -> Results:
+    """Denoise an array in memory."""
+    scans = settings.scans
     with open_volume(array) as volume:
         plan = _plan(volume, loaded, settings, 0, return_noise, return_units)
         if progress is not None:
@@ -133,7 +162,7 @@ def denoise(
             warn_if_unlike(loaded.name, loaded.card, volume, source, plan.intensity, progress)
         depth, height, width = plan.shape
         depth = 1 if scans else depth
-        image = np.empty((depth, height, width), native)
+        image = np.empty((depth, height, width), check_dtype(array.dtype))
         noise = np.empty(image.shape, np.float32) if return_noise else None
         estimates: NDArray[np.float32] | None = None
         for block in denoise_slabs(
@@ -157,9 +186,7 @@ def denoise(
         image = image[0]
         noise = None if noise is None else noise[0]
         estimates = None if estimates is None else estimates[:, 0]
-    if return_noise or return_units:
-        return DenoiseResult(image, noise, estimates)
-    return image
+    return Results(image, noise, estimates)
 
 
 def denoise_blocks(
@@ -287,14 +314,14 @@ def _plan(
     )
 
 
-def _check_stack(stack: ArrayLike, *, scans: bool) -> NDArray[Any]:
+def _check_stack(stack: ArrayLike, *, scans: bool) -> Any:
     """Return the stack as an array if it can be one of grey-value slices."""
     if isinstance(stack, (str, os.PathLike)):
         raise TypeError(
             f"stack is {os.fspath(stack)!r}, but it must be an array: for files use denoise_file, "
             "or denoise_blocks."
         )
-    array = np.asarray(stack)
+    array: Any = stack if is_dask(stack) else np.asarray(stack)
     check_dtype(array.dtype)
     if array.ndim not in (2, 3):
         hint = "denoise every channel and time point on its own" if array.ndim > 3 else "add axes"

@@ -15,18 +15,12 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
+import distributed
+
 from . import __version__
 from .cluster_blocks import BlockDone, Run, close_run, compute_block
 from .journal import BlockKey
 from .progress import Cancelled, Progress
-
-try:
-    import distributed
-except ImportError as error:
-    raise ImportError(
-        "dask and workers need dask.distributed, which is not installed: "
-        "pip install 'nrrn-fiji[cluster]'."
-    ) from error
 
 __all__ = ["Crew", "assembled"]
 
@@ -196,10 +190,9 @@ class Crew:
             ) from error
 
 
-def _computing() -> list[str]:
-    """Return the keys of the blocks that this worker is computing."""
-    worker = distributed.get_worker()
-    return [str(task.key) for task in worker.state.executing]
+def _computing(dask_worker: Any) -> list[str]:
+    """Return the keys of the blocks that a worker is computing; Dask says which worker it is."""
+    return [str(task.key) for task in dask_worker.state.executing]
 
 
 @contextmanager

@@ -506,7 +506,15 @@ def _crew(
             f"{job.volume.name} is an array in memory, but workers read from files: save it first, "
             "or leave dask, workers and lists of devices out."
         )
-    from .cluster import assembled  # which needs dask
+    try:
+        from .cluster import assembled
+    except ModuleNotFoundError as error:
+        if error.name not in ("dask", "distributed"):
+            raise
+        raise ImportError(
+            "dask, workers and lists of devices need dask.distributed, which is not installed: "
+            "pip install 'nrrn-fiji[cluster]'."
+        ) from error
 
     with assembled(dask, workers, devices, progress) as crew:
         yield crew

@@ -89,6 +89,7 @@ LAYERS = (
         "api",
         "denoise_job",
         "denoise_checks",
+        "array_kinds",
         "denoise_blocks",
         "denoise_workers",
         "cluster",
