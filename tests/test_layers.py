@@ -90,7 +90,7 @@ LAYERS = (
         "denoise_job",
         "denoise_checks",
         "array_kinds",
-        "denoise_blocks",
+        "written_blocks",
         "denoise_workers",
         "cluster",
         "cluster_blocks",
