@@ -19,7 +19,7 @@ import distributed
 import numpy as np
 import torch
 
-from .written_blocks import USED, channel_plans, write_block
+from .denoise_block import USED, channel_plans, write_block
 from .denoising import Plan, denoise_slabs
 from .device import choose_device
 from .image import Origin, VolumeShape

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import __version__
-from .written_blocks import USED, channel_plans, write_block
+from .denoise_block import USED, channel_plans, write_block
 from .denoise_checks import (
     ARGUMENTS,
     ImageSource,

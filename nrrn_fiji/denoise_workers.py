@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from .written_blocks import USED
+from .denoise_block import USED
 from .denoising import Plan
 from .journal import BlockKey
 from .models import save_model

@@ -90,7 +90,7 @@ LAYERS = (
         "denoise_job",
         "denoise_checks",
         "array_kinds",
-        "written_blocks",
+        "denoise_block",
         "denoise_workers",
         "cluster",
         "cluster_blocks",
