@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .api import DenoiseResult, denoise, denoise_blocks
+    from .model_exchange import fetch_model
     from .models import (
         Model,
         import_checkpoint,
@@ -52,6 +53,7 @@ __all__ = [
     "add_noise",
     "denoise",
     "denoise_blocks",
+    "fetch_model",
     "import_checkpoint",
     "install_model",
     "known_models",
@@ -64,6 +66,7 @@ __all__ = [
 
 _MODULES = {
     "api": ("DenoiseResult", "denoise", "denoise_blocks"),
+    "model_exchange": ("fetch_model",),
     "models": (
         "Model",
         "import_checkpoint",

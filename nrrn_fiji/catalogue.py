@@ -1,4 +1,4 @@
-"""The commands that look after models: list, show, import, remove.
+"""The commands that look after models: list, show, import, fetch, describe, remove.
 
 They put into words what :mod:`nrrn_fiji.models` does, and must do nothing else.
 """
@@ -12,18 +12,33 @@ from typing import Any
 from .models import (
     Model,
     ModelEntry,
-    install_model,
     known_models,
     load_model,
     remove_model,
+    save_model,
+    shipped_models_dir,
     user_models_dir,
 )
 from .reports import Report, Table
+from .training_facts import in_nanometres, psnr_by_noise, training_in_words, units_were_added
 
-__all__ = ["import_model", "list_models", "remove_installed", "show_model"]
+__all__ = [
+    "describe_model",
+    "fetch",
+    "import_model",
+    "list_models",
+    "remove_installed",
+    "show_model",
+]
 
 SHOWN = 6
 """Longest list of which every entry is shown."""
+
+
+GROWN = (
+    "It works with all its units only: some were added later, so the estimates after fewer are "
+    "worse."
+)
 
 
 def list_models() -> Report:
@@ -65,19 +80,111 @@ def show_model(name: str) -> Report:
     }
     lines = [
         f"{model.name}: {size_in_words(model)}, {parameters:,} parameters",
+        "",
+        *training_in_words(model.card),
+        *([GROWN] if model.units > 1 and units_were_added(model.card) else []),
+        "",
+        "The card:",
         *(f"  {line}" for line in outline(said)),
     ]
     return Report("\n".join(lines), as_dict(model))
 
 
-def import_model(path: Path, name: str | None = None, overwrite: bool = False) -> Report:
-    """Install a model file or a published checkpoint; see :func:`nrrn_fiji.install_model`."""
-    model = install_model(path, name, overwrite)
+def import_model(
+    path: str | Path, name: str | None = None, overwrite: bool = False, sha256: str | None = None
+) -> Report:
+    """Install a model; see :func:`nrrn_fiji.model_exchange.take_in`."""
+    from .model_exchange import take_in
+
+    return installed(take_in(path, name, sha256=sha256, overwrite=overwrite))
+
+
+def fetch(
+    url: str, sha256: str | None = None, name: str | None = None, overwrite: bool = False
+) -> Report:
+    """Download and install a model; see :func:`nrrn_fiji.model_exchange.fetch_model`."""
+    from .model_exchange import fetch_model
+
+    return installed(fetch_model(url, sha256=sha256, name=name, overwrite=overwrite))
+
+
+def installed(model: Model) -> Report:
+    """Say which model is there now, and how to use it."""
     return Report(
         f"Installed {model.name} ({size_in_words(model)}) as {model.path}.\n"
         f"Use it with: nrrn denoise IN OUT --model {model.name}",
         as_dict(model),
     )
+
+
+def describe_model(
+    name: str,
+    description: str | None = None,
+    material: str | None = None,
+    microscope: str | None = None,
+    voxel_size: str | None = None,
+    voxel_unit: str = "nm",
+    licence: str | None = None,
+) -> Report:
+    """Complete a model's card: what people should know, and the program cannot.
+
+    Parameters
+    ----------
+    name
+        An installed model, or a model file.
+    description, material, microscope, licence
+        Texts; what is left out stays as it is.
+    voxel_size
+        "z,y,x", or one number for cubes.
+    voxel_unit
+        Unit of the voxel size.
+
+    Raises
+    ------
+    ValueError
+        If nothing is given, the voxel size is none, or the model came with the package.
+    """
+    model = load_model(name)
+    assert model.path is not None
+    if model.path.parent == shipped_models_dir() and name == model.name:
+        raise ValueError(
+            f"{name} came with the package, and its card stays as it is: copy it first (nrrn "
+            f"models export {name} -o mine.safetensors)."
+        )
+    texts = {
+        "description": description,
+        "material": material,
+        "microscope": microscope,
+        "licence": licence,
+    }
+    added: dict[str, Any] = {key: text for key, text in texts.items() if text}
+    if voxel_size is not None:
+        size = parse_size(voxel_size)
+        if in_nanometres(size, voxel_unit) is None:
+            raise ValueError(f"voxel_unit is {voxel_unit!r}, but it must be nm, um or angstrom.")
+        added |= {"voxel_size": size, "voxel_unit": voxel_unit}
+    if not added:
+        raise ValueError("There is nothing to write into the card: give a description, say.")
+    changed = save_model(model.path, model.network, {**model.card, **added})
+    return Report(
+        f"Wrote {', '.join(key.replace('_', ' ') for key in added)} into the card of {model.path}.",
+        as_dict(changed),
+    )
+
+
+def parse_size(text: str) -> tuple[float, float, float]:
+    """Return (z, y, x) from "z,y,x", or from one number for cubes."""
+    try:
+        edges = [float(part) for part in text.split(",")]
+    except ValueError:
+        edges = []
+    if len(edges) == 1:
+        edges *= 3
+    if len(edges) != 3 or not all(0 < edge < float("inf") for edge in edges):
+        raise ValueError(
+            f"voxel_size is {text!r}, but it must be three numbers z,y,x above 0, or one for cubes."
+        )
+    return edges[0], edges[1], edges[2]
 
 
 def remove_installed(name: str) -> Report:
@@ -170,19 +277,6 @@ def table_rows(value: Any) -> list[str]:
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in cells
     ]
-
-
-def psnr_by_noise(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the scores of a study (one per noise and method) with a column per noise.
-
-    A score is a mean, or a list that begins with it.
-    """
-    table: dict[str, dict[str, Any]] = {}
-    for row in rows:
-        score = row["psnr"][0] if isinstance(row["psnr"], list) else row["psnr"]
-        line = table.setdefault(str(row["method"]), {"PSNR (dB)": row["method"]})
-        line[str(row["noise"])] = f"{score:.2f}" if isinstance(score, float) else score
-    return list(table.values())
 
 
 def as_text(value: Any) -> str:

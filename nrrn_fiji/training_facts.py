@@ -18,8 +18,10 @@ __all__ = [
     "TrainingFacts",
     "in_nanometres",
     "material_of",
+    "psnr_by_noise",
     "size_in_words",
     "training_in_words",
+    "units_were_added",
 ]
 
 NANOMETRES = {
@@ -217,6 +219,21 @@ def time_in_words(training: Mapping[str, Any]) -> str:
     return lines + (f", and began from the model {from_model}." if from_model else ".")
 
 
+def units_were_added(card: Mapping[str, Any]) -> bool:
+    """Whether a model was given more units after its first training.
+
+    Its units then stand for other things than when they were the last ones, and the estimates
+    after fewer are no quicker version of it.
+    """
+    stage = mapping(card.get("training"))
+    while stage:
+        words = str(stage.get("command") or "").split()
+        if "--fine-tune" in words and "--units" in words:
+            return True
+        stage = mapping(stage.get("before"))
+    return False
+
+
 def size_in_words(size: Size) -> str:
     """Return "10 nm cubes", "4 × 4 nm in slices 20 nm apart" and the like.
 
@@ -238,6 +255,19 @@ def in_nanometres(size: Sequence[float] | None, unit: Any) -> Size | None:
         return None
     z, y, x = (float(edge) * factor for edge in size)
     return z, y, x
+
+
+def psnr_by_noise(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the scores of a study (one per noise and method) with a column per noise.
+
+    A score is a mean, or a list that begins with it.
+    """
+    table: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        score = row["psnr"][0] if isinstance(row["psnr"], list) else row["psnr"]
+        line = table.setdefault(str(row["method"]), {"PSNR (dB)": row["method"]})
+        line[str(row["noise"])] = f"{score:.2f}" if isinstance(score, float) else score
+    return list(table.values())
 
 
 # A card is a file's: nothing is believed of it but what has the right form --------------------

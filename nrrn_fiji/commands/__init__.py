@@ -15,7 +15,7 @@ from .declare import Command, Kind, Option
 __all__ = ["COMMANDS", "GROUPS", "Command", "Kind", "Option", "find_command"]
 
 GROUPS = {
-    "models": "List, show, import and remove models.",
+    "models": "List, show, import, fetch, export and remove models.",
     "study": "Measure denoisers as the paper does, on your own volumes. Begin with study all.",
 }
 """What the commands of two words have in common, by their first word."""
