@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import distributed
 
-from . import __version__
+from . import __version__, cluster_blocks
 from .cluster_blocks import BlockDone, Run, close_run, compute_block
 from .journal import BlockKey
 from .progress import Cancelled, Progress
@@ -244,8 +244,10 @@ def assembled(
             threads_per_worker=None if count is None else max(1, cores // count),
             processes=True,
             memory_limit=None,  # blocks are planned to fit; a worker must not be ended for pages
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
+            scheduler_kwargs={"dashboard": False},
             silence_logs=logging.CRITICAL,
+            preload=[cluster_blocks.__name__],
         ) as cluster,
         distributed.Client(cluster, set_as_default=False) as client,
     ):

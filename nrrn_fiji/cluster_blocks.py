@@ -9,6 +9,7 @@ does, when the worker has returned), nor write anything but the block that it wa
 from __future__ import annotations
 
 import dataclasses
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -102,6 +103,14 @@ _turn = threading.Lock()
 """A worker may have several threads; torch uses them all for one block."""
 
 _opened: list[_Opened] = []
+
+
+def dask_setup(worker: Any) -> None:
+    """Leave Ctrl-C, which a terminal sends to all processes of a run, to the one that decides.
+
+    Dask calls this in every worker that :mod:`nrrn_fiji.cluster` starts.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def compute_block(run: Run, key: BlockKey) -> BlockDone:

@@ -33,7 +33,7 @@ SLICES = 31
 def cluster() -> Iterator[Any]:
     """Two workers, each a process, whom a nanny starts again when they die."""
     with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, memory_limit=None, dashboard_address=None
+        n_workers=2, threads_per_worker=1, memory_limit=None, dashboard_address="127.0.0.1:0"
     ) as cluster:
         yield cluster
 
