@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 from pathlib import Path
 
 __all__ = ["NO_SPACE", "UNREACHABLE", "beside", "sync_folder", "trouble", "write_whole"]
@@ -27,8 +28,14 @@ UNREACHABLE = frozenset(
 """What the system says when a disk fails, or one in the network is out of reach."""
 
 DOUBLE_SUFFIXES = (".ome.tif", ".ome.tiff", ".ome.zarr")
-# Kinds of files that are read and not written, single pictures among them: the result is a TIFF.
-READ_ONLY = (".png", ".bmp", ".jpg", ".jpeg")
+# Suffixes that are read and not written -> what is written instead.
+WRITTEN_AS = {
+    **dict.fromkeys((".png", ".bmp", ".jpg", ".jpeg"), ".tif"),
+    ".hdf": ".h5",
+    **dict.fromkeys((".rec", ".st", ".ali", ".map"), ".mrc"),
+}
+# "cells.h5:/raw" is one image of several in a file; the result gets a file of its own.
+INSIDE = re.compile(r"(.+\.(?:zarr|h5|hdf5|hdf)):[\\/].*", re.IGNORECASE)
 
 
 def beside(source: Path, ending: str) -> Path:
@@ -51,6 +58,9 @@ def beside(source: Path, ending: str) -> Path:
     >>> str(beside(Path("a/slices/*.png"), "-denoised"))
     'a/slices-denoised'
     """
+    inside = INSIDE.fullmatch(str(source))
+    if inside is not None:
+        source = Path(inside[1])
     if any(sign in source.name for sign in "*?["):
         source = source.parent
     # "." and "a/.." have no name of their own.
@@ -64,8 +74,8 @@ def beside(source: Path, ending: str) -> Path:
     stem = source.name[: len(source.name) - len(suffix)]
     if "." in ending:
         suffix = ""
-    elif suffix.lower() in READ_ONLY:
-        suffix = ".tif"
+    else:
+        suffix = WRITTEN_AS.get(suffix.lower(), suffix)
     return source.with_name(stem + ending + suffix)
 
 

@@ -27,10 +27,24 @@ def test_the_examples_hold() -> None:
         ("slices", "slices-x"),
         ("a/s_[0-9]*.tif", "a-x"),
         ("/data/slices/", "/data/slices-x"),
+        ("a/cells.h5:/raw/0", "a/cells-x.h5"),
+        ("v.ome.zarr:/1", "v-x.ome.zarr"),
+        ("tomo.rec", "tomo-x.mrc"),
     ],
 )
 def test_a_result_lies_beside_its_source(source: str, expected: str) -> None:
     assert str(beside(Path(source), "-x")) == expected
+
+
+def test_what_is_read_gets_a_name_that_is_written() -> None:
+    from nrrn_fiji.formats import FORMATS, format_of_output, split_inside
+
+    for kind in FORMATS:
+        for suffix in kind.reads:
+            for name in (f"a{suffix}", f"a{suffix}:/b") if kind.inside else (f"a{suffix}",):
+                result = beside(Path(name), "-x")
+                assert format_of_output(result).name in (kind.name, "TIFF")
+                assert result.stem == f"{Path(split_inside(name)[0]).stem}-x"
 
 
 def test_a_folder_has_no_suffix_and_the_present_folder_has_a_name(

@@ -105,6 +105,8 @@ LAYERS = (
         "measure_job",
         "metrics_job",
         "bioimageio_export",
+        "preview_job",
+        "preview_sheet",
         "study",
         "__init__",
     },
@@ -246,3 +248,8 @@ def test_every_public_name_can_be_had() -> None:
     name = "denoize"
     with pytest.raises(AttributeError, match=name):
         getattr(nrrn_fiji, name)
+
+
+def test_no_module_hides_a_public_name() -> None:
+    # A module of the same name takes the name's place in the package as soon as it is imported.
+    assert not {top(path) for path in FILES} & set(nrrn_fiji.__all__)
