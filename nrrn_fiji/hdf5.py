@@ -219,7 +219,7 @@ def _datasets(file: h5py.File) -> list[tuple[str, int]]:
         nonlocal count
         count += 1
         if isinstance(item, h5py.Dataset) and item.dtype.kind in "iuf":
-            axes = sum(length > 1 for length in item.shape or ())
+            axes = len(item.shape or ())
             if axes > 1:
                 found.append(("/" + name, axes))
         return True if count > MOST_OBJECTS else None

@@ -15,6 +15,7 @@ from typing import Any
 __all__ = [
     "DenoiseSettings",
     "NoiseSettings",
+    "PreviewSettings",
     "RegisterSettings",
     "TrainSettings",
     "field_info",
@@ -201,7 +202,7 @@ class DenoiseSettings(Checked):
         None,
         label="Memory",
         help="How much main memory slabs and tiles may take, such as 100MB or 2GB, beside the "
-        "program itself (about 500 MB with PyTorch). A quarter of what is free, at most 2 GiB, "
+        "program itself (about 650 MB with PyTorch). A quarter of what is free, at most 2 GiB, "
         "when left out. The result does not depend on it.",
         expert=True,
     )
@@ -416,6 +417,53 @@ class NoiseSettings(Checked):
         help="Grey values LO,HI that count as 0 and 1; as in denoising when left out.",
     )
     seed: int = setting(0, label="Seed", help="Seed of the noise.", minimum=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreviewSettings(Checked):
+    """What a preview compares; see :func:`nrrn_fiji.preview_job.preview_file`."""
+
+    units: bool = setting(
+        False,
+        label="After every unit",
+        help="Also show every model after fewer building units than it has.",
+    )
+    strengths: str = setting(
+        "0.5",
+        label="Strengths",
+        help="Also show the first model at these strengths between 0 and 1, such as 0.5,0.75.",
+    )
+    fine_tune_minutes: float | None = setting(
+        None,
+        label="Fine-tune",
+        help="Fine-tune the first model on the stack for so long, and show that too; the tuned "
+        "model is kept beside the picture. Not when left out.",
+        minimum=0.01,
+        unit="min",
+    )
+    crops: int = setting(
+        3,
+        label="Places",
+        help="How many places to show: 3 are a detailed, a typical and a flat one.",
+        choices=(1, 2, 3),
+    )
+    size: int | None = setting(
+        None,
+        label="Size",
+        help="Edge of what is shown of each place; 160 px when left out, less in small slices.",
+        minimum=16,
+        unit="px",
+    )
+    intensity: tuple[float, float] | None = setting(
+        None,
+        label="Grey range",
+        help="Grey values LO,HI that map to 0 and 1; as in denoising when left out.",
+    )
+    seed: int = setting(0, label="Seed", help="Seed of the fine-tuning.", minimum=0)
+    device: str | None = setting(None, label="Device", help=DEVICE_HELP)
+    precision: str | None = setting(
+        None, label="Precision", help=PRECISION_HELP, choices=PRECISIONS, expert=True
+    )
 
 
 TRANSFORMS = ("affine", "rigid", "translation")
