@@ -72,10 +72,7 @@ def beside(source: Path, ending: str) -> Path:
     if source.is_dir() and not lowered.endswith(".zarr"):
         suffix = ""  # a dot in the name of a folder of slices begins no suffix
     stem = source.name[: len(source.name) - len(suffix)]
-    if "." in ending:
-        suffix = ""
-    else:
-        suffix = WRITTEN_AS.get(suffix.lower(), suffix)
+    suffix = "" if "." in ending else WRITTEN_AS.get(suffix.lower(), suffix)
     return source.with_name(stem + ending + suffix)
 
 

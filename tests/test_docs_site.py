@@ -10,7 +10,9 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
+from skimage.io import imread
 
 from nrrn_fiji.commands import COMMANDS
 
@@ -97,6 +99,10 @@ def test_drawings_are_those_of_their_script(tmp_path: Path) -> None:
     for file in drawn:
         kept = (ROOT / "docs" / "images" / file.name).read_text(encoding="utf-8")
         assert images.sub("", file.read_text(encoding="utf-8")) == images.sub("", kept)
+    icons = [imread(folder / "icon.png") for folder in (tmp_path, ROOT / "docs" / "images")]
+    np.testing.assert_array_equal(*icons)
+    assert icons[0].shape == (64, 64, 4)
+    assert icons[0][0, 0, 3] == 0 and icons[0][32, 32, 3] == 255
 
 
 def test_a_page_that_shows_a_function_which_is_gone_says_so() -> None:

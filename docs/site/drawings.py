@@ -162,28 +162,55 @@ def noise(seed: int, strength: float = 0.2) -> Image:
     return strength * np.random.default_rng(seed).standard_normal((GRAINS, GRAINS))
 
 
-def icon() -> Drawing:
-    """A cell that is noisy above its diagonal and clean below."""
-    drawing = Drawing(128, 128, "nrrn-fiji", paper=False)
-    drawing.parts.append('<rect width="128" height="128" rx="26" fill="#12303f"/>')
-    drawing.parts.append(
-        '<circle cx="64" cy="64" r="36" fill="none" stroke="#f5f7f8" stroke-width="11"/>'
-        '<circle cx="72" cy="70" r="11" fill="#f5f7f8"/>'
-    )
+ICON = 128
+GROUND, BRIGHT = "#12303f", "#f5f7f8"
+
+
+def icon_grains() -> list[tuple[int, int, str]]:
+    """Return the grains of noise in the icon: x, y and colour of squares of 8 × 8."""
     random = np.random.default_rng(4)
+    grains = []
     for row in range(16):
         for column in range(16 - row - 1):
             x, y = 8 * column, 8 * row
             if min(x, y) < 8 or x + y > 112:
                 continue
-            level = float(random.uniform())
             fade = 1 - max(0.0, (x + y - 64) / 72)
-            if level < 0.62 * fade:
-                colour = ("#12303f", "#6d8a99", "#f5f7f8", "#e07b2e")[int(random.integers(4))]
-                drawing.parts.append(
-                    f'<rect x="{x}" y="{y}" width="8" height="8" fill="{colour}"/>'
-                )
+            if float(random.uniform()) < 0.62 * fade:
+                colour = (GROUND, "#6d8a99", BRIGHT, "#e07b2e")[int(random.integers(4))]
+                grains.append((x, y, colour))
+    return grains
+
+
+def icon() -> Drawing:
+    """A cell that is noisy above its diagonal and clean below."""
+    drawing = Drawing(ICON, ICON, "nrrn-fiji", paper=False)
+    drawing.parts.append(f'<rect width="{ICON}" height="{ICON}" rx="26" fill="{GROUND}"/>')
+    drawing.parts.append(
+        f'<circle cx="64" cy="64" r="36" fill="none" stroke="{BRIGHT}" stroke-width="11"/>'
+        f'<circle cx="72" cy="70" r="11" fill="{BRIGHT}"/>'
+    )
+    for x, y, colour in icon_grains():
+        drawing.parts.append(f'<rect x="{x}" y="{y}" width="8" height="8" fill="{colour}"/>')
     return drawing
+
+
+def icon_pixels(side: int) -> NDArray[np.uint8]:
+    """Return the same icon as an image (side, side, 4): red, green, blue and opacity."""
+    fine = 8  # times as fine, and then averaged
+    y, x = (np.mgrid[0 : side * fine, 0 : side * fine] + 0.5) * ICON / (side * fine)
+    colours = {name: [int(name[i : i + 2], 16) for i in (1, 3, 5)] for name in (GROUND, BRIGHT)}
+    image = np.empty((*x.shape, 3))
+    image[:] = colours[GROUND]
+    ring = np.abs(np.hypot(x - 64, y - 64) - 36) < 5.5
+    image[ring | (np.hypot(x - 72, y - 70) < 11)] = colours[BRIGHT]
+    for left, top, name in icon_grains():
+        grain = (x >= left) & (x < left + 8) & (y >= top) & (y < top + 8)
+        image[grain] = [int(name[i : i + 2], 16) for i in (1, 3, 5)]
+    from_corner = [np.maximum(0, np.maximum(26 - a, a - (ICON - 26))) for a in (x, y)]
+    opacity = np.where(np.hypot(*from_corner) < 26, 255.0, 0.0)
+    whole = np.dstack([image, opacity]).reshape(side, fine, side, fine, 4).mean(axis=(1, 3))
+    return np.round(whole).astype(np.uint8)
 
 
 def three_slices() -> Drawing:
@@ -410,6 +437,7 @@ def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, draw in DRAWINGS.items():
         draw().save(folder / f"{name}.svg")
+    imageio.imwrite(folder / "icon.png", icon_pixels(64))
 
 
 if __name__ == "__main__":
