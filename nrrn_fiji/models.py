@@ -16,6 +16,7 @@ checkpoints).
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -61,6 +62,7 @@ CHECKPOINT_SUFFIXES = (".pth", ".pt")
 CARD_KEY = "nrrn.card"
 # A card with the loss history of a month of training stays far below this.
 LARGEST_HEADER = 32 * 2**20
+AGAIN = "get the file again, or choose another one"
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 # The authors' names of the convolutions -> ours.
@@ -387,14 +389,14 @@ def read_header(path: Path) -> dict[str, Any]:
         start = file.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
         if not 2 <= length <= min(LARGEST_HEADER, size - 8):
-            raise ValueError(f"{path} is not a model file, or is damaged or cut short.")
+            raise ValueError(f"{path} is not a model file, or is damaged or cut short: {AGAIN}.")
         text = file.read(length)
     try:
         header = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         header = None
     if not isinstance(header, dict):
-        raise ValueError(f"{path} is not a model file, or is damaged or cut short.")
+        raise ValueError(f"{path} is not a model file, or is damaged or cut short: {AGAIN}.")
     return header
 
 
@@ -412,16 +414,16 @@ def read_card(path: Path) -> dict[str, Any]:
     text = metadata.get(CARD_KEY) if isinstance(metadata, dict) else None
     if not isinstance(text, str):
         raise ValueError(
-            f"{path} is a safetensors file, but not an NRRN model: it has no card "
-            f"({CARD_KEY!r} in its header)."
+            f"{path} is a safetensors file, but not an NRRN model, as it has no card "
+            f"({CARD_KEY!r} in its header): {AGAIN}."
         )
     try:
         card = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         card = None
     version = card.get("format_version") if isinstance(card, dict) else None
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise ValueError(f"{path} is damaged: its card is unreadable.")
+        raise ValueError(f"{path} is damaged, its card is unreadable: {AGAIN}.")
     if version > FORMAT_VERSION:
         raise ValueError(
             f"{path} has format version {version}, but this nrrn-fiji ({__version__}) reads "
@@ -433,20 +435,23 @@ def read_card(path: Path) -> dict[str, Any]:
 
 def load_file(path: Path) -> Model:
     """Return the model in a ``.safetensors`` file; see :func:`load_model` for what is raised."""
-    from safetensors import SafetensorError
     from safetensors.torch import load_file as load_tensors
 
     card = read_card(path)
     try:
         # Checks every shape against the size of the file before it allocates anything.
         state = load_tensors(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged or cut short: get the file again.") from error
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # whatever goes wrong inside a reader of foreign bytes
+        raise ValueError(f"{path} is damaged or cut short: {AGAIN}.") from error
     network = build_network(state, path)
     said = card.get("architecture")
     held = {"units": network.units, "maps": network.maps, "edge": network.edge}
     if said != held:
-        raise ValueError(f"{path} is damaged: its card says {said}, but its weights are {held}.")
+        raise ValueError(
+            f"{path} is damaged, as its card says {said}, but its weights are {held}: {AGAIN}."
+        )
     return Model(path.stem, network, card, weights_hash(network.state_dict()), path)
 
 
@@ -462,17 +467,25 @@ def build_network(state: Mapping[str, Tensor], path: Path) -> NRRN:
     units = sum(1 for name in state if re.fullmatch(r"BU\.\d+\.Vr\.weight", name))
     maps = state["W1.weight"].shape[0] if "W1.weight" in state and state["W1.weight"].ndim else 0
     edge = "W0.factor" in state
-    if not units or not maps or (edge and maps % 8):
-        raise ValueError(f"{path} is not an NRRN model: its tensors have other names or shapes.")
+    hollow = any(not tensor.numel() for tensor in state.values())
+    if not units or not maps or hollow or (edge and maps % 8):
+        raise ValueError(
+            f"{path} is not an NRRN model, as its tensors have other names or shapes: {AGAIN}."
+        )
     # Names and shapes first, without memory: a file could ask for any amount of it.
-    with torch.device("meta"):
-        expected = {name: t.shape for name, t in NRRN(units, maps, edge).state_dict().items()}
+    try:
+        with torch.device("meta"):
+            expected = {name: t.shape for name, t in NRRN(units, maps, edge).state_dict().items()}
+    except RuntimeError as error:  # more weights than can be counted
+        raise ValueError(
+            f"{path} is damaged, as its {maps} maps cannot be those of a network: {AGAIN}."
+        ) from error
     wrong = expected.keys() ^ state.keys()
     wrong = wrong or {name for name, shape in expected.items() if state[name].shape != shape}
     if wrong:
         raise ValueError(
-            f"{path} is not an NRRN of {units} units and {maps} maps, or is damaged: its tensor "
-            f"{min(wrong)} is missing, unknown or of a wrong shape."
+            f"{path} is not an NRRN of {units} units and {maps} maps, or is damaged, as its tensor "
+            f"{min(wrong)} is missing, unknown or of a wrong shape: {AGAIN}."
         )
     check_finite(state, path)
     # The initial weights are overwritten at once; drawing them must not shift a user's seed.
@@ -485,7 +498,8 @@ def build_network(state: Mapping[str, Tensor], path: Path) -> NRRN:
 def check_finite(state: Mapping[str, Tensor], path: Path) -> None:
     """Raise a ValueError that names ``path`` if a weight is not a finite floating-point number."""
     for name, tensor in state.items():
-        if not tensor.is_floating_point() or not tensor.isfinite().all():
+        # Types of 8 bits cannot be asked whether they are finite.
+        if not tensor.is_floating_point() or not tensor.float().isfinite().all():
             raise ValueError(
                 f"{path} cannot be a model: its weights {name} are not finite numbers. If a "
                 "training wrote it, train again with a lower learning rate."
@@ -494,13 +508,13 @@ def check_finite(state: Mapping[str, Tensor], path: Path) -> None:
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a PyTorch checkpoint by their names there; unpickles tensors only."""
-    import pickle
-
     import torch
 
+    # From memory, a length in the file that is too large asks for no more than there is.
+    content = io.BytesIO(path.read_bytes())
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        state = torch.load(content, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever goes wrong inside a reader of foreign bytes
         raise ValueError(
             f"{path} is not a checkpoint of weights that PyTorch can read safely: export its "
             "state dict with torch.save(model.state_dict(), …)."
@@ -509,6 +523,13 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         isinstance(key, str) and isinstance(tensor, torch.Tensor) for key, tensor in state.items()
     ):
         raise ValueError(f"{path} is not a checkpoint: a state dict (tensors by name) is needed.")
+    for name, tensor in state.items():
+        # A tensor can claim any size, as a view that repeats what little there is.
+        plain = tensor.layout == torch.strided and tensor.device.type == "cpu"
+        if not plain or tensor.nbytes > tensor.untyped_storage().nbytes():
+            raise ValueError(
+                f"{path} is damaged, as it does not hold all of its tensor {name}: {AGAIN}."
+            )
     return dict(state)
 
 
