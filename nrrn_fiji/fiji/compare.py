@@ -20,6 +20,7 @@ from .plugin import Entry, Plugin
 __all__ = ["View", "compare_entry", "view_of"]
 
 SECONDS_BETWEEN_LOOKS = 0.05
+SIZES = ("Width", "Height")
 
 
 def compare_entry() -> Entry:
@@ -124,17 +125,27 @@ class View(NamedTuple):
 
 def view_of(imp: Any) -> View | None:
     """Return what an image's window shows; None if it was closed."""
-    window, canvas = imp.getWindow(), imp.getCanvas()
-    if window is None or canvas is None or window.isClosed():
+    window, canvas, shown = java.calls(
+        [(imp, name, ()) for name in ("getWindow", "getCanvas", "getCurrentSlice")]
+    )
+    if window is None or canvas is None:
         return None
-    position = tuple(int(n) for n in imp.convertIndexToPosition(imp.getCurrentSlice()))
-    part = canvas.getSrcRect()
-    rectangle = (int(part.x), int(part.y), int(part.width), int(part.height))
+    closed, position, part, magnification, width, height = java.calls(
+        [
+            (window, "isClosed", ()),
+            (imp, "convertIndexToPosition", (shown,)),
+            *((canvas, f"get{name}", ()) for name in ("SrcRect", "Magnification", *SIZES)),
+        ]
+    )
+    if closed:
+        return None
+    left, top, *sizes = java.calls([(part, f"get{name}", ()) for name in ("X", "Y", *SIZES)])
+    channel, z, time = (int(n) for n in position)
     return View(
-        (position[0], position[1], position[2]),
-        float(canvas.getMagnification()),
-        rectangle,
-        (int(canvas.getWidth()), int(canvas.getHeight())),
+        (channel, z, time),
+        float(magnification),
+        (int(left), int(top), int(sizes[0]), int(sizes[1])),
+        (int(width), int(height)),
     )
 
 
@@ -163,15 +174,18 @@ def show_view(imp: Any, view: View) -> None:
 
 def link(first: Any, second: Any) -> None:
     """Let each image follow the other until one of them is closed."""
-    seen = [view_of(first), None]
+    seen: list[View | None] = [view_of(first), None]
     pause = threading.Event()
     while True:
         views = [view_of(first), view_of(second)]
         if views[0] is None or views[1] is None:
             return
+        # What the one that leads does meanwhile is for the next round.
         if views[0] != seen[0] or seen[1] is None:
             show_view(second, views[0])
+            views[1] = view_of(second)
         elif views[1] != seen[1]:
             show_view(first, views[1])
-        seen = [view_of(first), view_of(second)]
+            views[0] = view_of(first)
+        seen = views
         pause.wait(SECONDS_BETWEEN_LOOKS)

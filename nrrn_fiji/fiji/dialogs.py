@@ -114,6 +114,7 @@ class Form:
         self.dialog = dialog
         self.options = tuple(options)
         self._choices: dict[str, list[str]] = {}
+        self._parts: list[tuple[Any, str, tuple[()]]] | None = None
         for option in self.options:
             value = start.get(option.name, option.default)
             label = label_of(option, imp)
@@ -136,21 +137,27 @@ class Form:
 
     def texts(self) -> tuple[str, ...]:
         """Return what the fields hold at the moment, one text per option."""
-        strings = iter(self.dialog.getStringFields() or ())
-        numbers = iter(self.dialog.getNumericFields() or ())
-        choices = iter(self.dialog.getChoices() or ())
-        boxes = iter(self.dialog.getCheckboxes() or ())
+        if self._parts is None:
+            strings = iter(self.dialog.getStringFields() or ())
+            numbers = iter(self.dialog.getNumericFields() or ())
+            choices = iter(self.dialog.getChoices() or ())
+            boxes = iter(self.dialog.getCheckboxes() or ())
 
-        def text(option: Option) -> str:
-            if option.kind is Kind.FLAG:
-                return str(bool(next(boxes).getState())).lower()
-            if option.name in self._choices:
-                return str(next(choices).getSelectedItem())
-            if is_slider(option):
-                return str(next(numbers).getText())
-            return str(next(strings).getText())
+            def part(option: Option) -> tuple[Any, str, tuple[()]]:
+                if option.kind is Kind.FLAG:
+                    return next(boxes), "getState", ()
+                if option.name in self._choices:
+                    return next(choices), "getSelectedItem", ()
+                if is_slider(option):
+                    return next(numbers), "getText", ()
+                return next(strings), "getText", ()
 
-        return tuple(text(option) for option in self.options)
+            self._parts = [part(option) for option in self.options]
+        said = java.calls(self._parts)
+        return tuple(
+            str(bool(value)).lower() if option.kind is Kind.FLAG else str(value)
+            for option, value in zip(self.options, said, strict=True)
+        )
 
     def parsed(self, texts: Sequence[str]) -> dict[str, Any]:
         """Return the values that texts stand for, without those left to their defaults.

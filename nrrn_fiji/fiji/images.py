@@ -26,7 +26,7 @@ from . import java
 from .pixels import (
     fits_in_java,
     in_parallel,
-    java_array,
+    java_arrays,
     java_is_full,
     pixels_from_java,
     pixels_to_java,
@@ -140,10 +140,26 @@ class ImagePlusVolume(Volume):
             for number in range(start, stop):
                 self._read_plane(out[number], *places[number])
 
-        if self._virtual:  # whoever opens the files may not be ready for two at a time
+        if java.is_remote():
+            self._read_at_once(out, places)
+        elif self._virtual:  # whoever opens the files may not be ready for two at a time
             copy(0, len(places))
         else:
             in_parallel(copy, len(places), out.nbytes)
+
+    def _read_at_once(self, out: Array, places: Sequence[tuple[int, int, int]]) -> None:
+        """Read planes of an ImageJ in another process."""
+        indices = [self._index(*place) for place in places]
+        if self._virtual:
+            for index in indices:
+                self._check_file(index)
+        whole = out if out.flags.c_contiguous else np.empty(out.shape, out.dtype)
+        wrong = java.copy_planes_from_java(whole, self._stack, indices)
+        if wrong:
+            raise self._closed() if wrong < 0 else self._differs(wrong)
+        if whole is not out:
+            out[:] = whole
+        self._take_sign(out)
 
     def _read_plane(self, out: Array, t: int, c: int, z: int) -> None:
         index = self._index(t, c, z)
@@ -151,16 +167,25 @@ class ImagePlusVolume(Volume):
             self._check_file(index)
         pixels = self._stack.getPixels(index)
         if pixels is None:
-            raise ValueError(
-                f"The image {self.name!r} was closed while it was read: open it and start again."
-            )
+            raise self._closed()
         try:
             pixels_from_java(out, pixels)
         except ValueError as error:
-            raise ValueError(
-                f"Slice {index} of {self.name!r} differs from the others in type or size: "
-                "convert them to one type first."
-            ) from error
+            raise self._differs(index) from error
+        self._take_sign(out)
+
+    def _closed(self) -> ValueError:
+        return ValueError(
+            f"The image {self.name!r} was closed while it was read: open it and start again."
+        )
+
+    def _differs(self, index: int) -> ValueError:
+        return ValueError(
+            f"Slice {index} of {self.name!r} differs from the others in type or size: "
+            "convert them to one type first."
+        )
+
+    def _take_sign(self, out: Array) -> None:
         if self.signed:
             bits = out.view(np.uint16)
             np.bitwise_xor(bits, SIGN, out=bits)
@@ -256,7 +281,7 @@ def _labels(imp: Any, shape: VolumeShape) -> tuple[str, ...]:
     if shape.planes == 1:
         label = imp.getProp("Slice_Label")
         return (str(label),) if label is not None else ()
-    labels = [stack.getSliceLabel(index + 1) for index in range(shape.planes)]
+    labels = java.calls([(stack, "getSliceLabel", [n + 1]) for n in range(shape.planes)])
     if all(label is None for label in labels):
         return ()
     return tuple("" if label is None else str(label) for label in labels)
@@ -325,12 +350,22 @@ class ImagePlusWriter(ImageWriter):
         if not fits_in_java(shape.planes * size * dtype.itemsize):
             raise java_is_full(shape.planes * size * dtype.itemsize)
         try:
-            self._planes = [java_array(size, dtype) for _ in range(shape.planes)]
+            self._planes = java_arrays(shape.planes, size, dtype)
         except MemoryError as error:  # in pieces that are too small for a plane, or taken meanwhile
             raise java_is_full(shape.planes * size * dtype.itemsize) from error
         self._like = like
         self._slices = slices
         self._same_values = dtype == like.dtype if same_values is None else same_values
+
+    def _put_planes(self, block: Array, t: int, c: int, start: int) -> None:
+        if not java.is_remote():
+            super()._put_planes(block, t, c, start)
+            return
+        first = (t * self.shape.z + start) * self.shape.c + c
+        chosen = self._planes[first : first + len(block) * self.shape.c : self.shape.c]
+        if self.dtype == np.int16:
+            block = block.view(np.uint16) ^ SIGN
+        java.copy_planes_to_java(np.ascontiguousarray(block), chosen)
 
     def _put_plane(self, plane: Array, t: int, c: int, z: int) -> None:
         index = (t * self.shape.z + z) * self.shape.c + c
@@ -344,8 +379,7 @@ class ImagePlusWriter(ImageWriter):
 
     def _make(self) -> Any:
         stack = java.JClass("ij.ImageStack")(self.shape.x, self.shape.y)
-        for plane in self._planes:
-            stack.addSlice(None, plane)
+        java.calls([(stack, "addSlice", [None, plane]) for plane in self._planes])
         return dress(
             java.JClass("ij.ImagePlus")(self.title, stack),
             self._like,
@@ -384,11 +418,12 @@ def dress(
     """
     source = like.imp
     metadata = like.metadata.selected(like.shape, shape, slices, same_values=same_values)
-    for index, label in enumerate(metadata.labels):
-        if shape.planes == 1:
-            result.setProp("Slice_Label", label or None)
-        if not result.getStack().isVirtual():  # which has the labels it was made with
-            result.getStack().setSliceLabel(label or None, index + 1)
+    labels = [label or None for label in metadata.labels]
+    if labels and shape.planes == 1:
+        result.setProp("Slice_Label", labels[0])
+    stack = result.getStack()
+    if not stack.isVirtual():  # which has the labels it was made with
+        java.calls([(stack, "setSliceLabel", [label, n + 1]) for n, label in enumerate(labels)])
     # ImageJ orders dimensions by its own convention; a stack reinterpreted by z_axis is one of Z.
     result.setDimensions(shape.c, shape.z, shape.t)
     if source.isHyperStack() and shape.planes > 1:

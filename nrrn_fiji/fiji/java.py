@@ -9,11 +9,12 @@ behave alike.  This module must never start Java, and imports neither side befor
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-__all__ = ["here", "is_remote", "stopped", "undone_at_death", "use"]
+__all__ = ["calls", "here", "is_remote", "set_each", "stopped", "tell", "undone_at_death", "use"]
 
 _side: ModuleType | None = None
 _own = threading.local()
@@ -67,6 +68,41 @@ def undone_at_death(on: Any, method: str) -> None:
     """
     if _side is not None and is_remote():
         _side.undone_at_death(on, method)
+
+
+def calls(wanted: Sequence[tuple[Any, str, Sequence[Any]]]) -> list[Any]:
+    """Call many methods in one go: an ordinary Fiji is another process, and every trip takes time.
+
+    Parameters
+    ----------
+    wanted
+        The object, the name of its method and the arguments, for each call.
+
+    Returns
+    -------
+    list
+        What each of them returned.
+    """
+    if _side is not None and is_remote():
+        return list(_side.calls(wanted))
+    return [getattr(on, name)(*given) for on, name, given in wanted]
+
+
+def set_each(objects: Sequence[Any], name: str, values: Sequence[Any]) -> None:
+    """Set a field of many objects in one go."""
+    if _side is not None and is_remote():
+        _side.set_each(objects, name, values)
+        return
+    for one, value in zip(objects, values, strict=True):
+        setattr(one, name, value)
+
+
+def tell(method: Any, *given: Any) -> None:
+    """Call a method of which nobody needs to know what it returned, nor when."""
+    if _side is not None and is_remote():
+        _side.tell(method, *given)
+    else:
+        method(*given)
 
 
 def __getattr__(name: str) -> Any:

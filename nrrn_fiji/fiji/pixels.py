@@ -29,6 +29,7 @@ __all__ = [
     "fits_in_java",
     "in_parallel",
     "java_array",
+    "java_arrays",
     "java_is_full",
     "pixels_from_java",
     "pixels_to_java",
@@ -168,6 +169,25 @@ def java_array(size: int, dtype: np.dtype[Any]) -> Any:
         if isinstance(error, java.JClass("java.lang.OutOfMemoryError")):
             raise java_is_full(size * dtype.itemsize) from error
         raise
+
+
+def java_arrays(count: int, size: int, dtype: np.dtype[Any]) -> list[Any]:
+    """Return ``count`` new Java arrays, each as of :func:`java_array`.
+
+    Raises
+    ------
+    MemoryError
+        If Java's memory is full.
+    """
+    if not java.is_remote():
+        return [java_array(size, dtype) for _ in range(count)]
+    try:
+        made: list[Any] = java.arrays(count, JAVA_TYPES[dtype.name][0], size)
+    except java.JException as error:
+        if isinstance(error, java.JClass("java.lang.OutOfMemoryError")):
+            raise java_is_full(count * size * dtype.itemsize) from error
+        raise
+    return made
 
 
 def fits_in_java(size: int) -> bool:

@@ -126,6 +126,8 @@ class Link:
         task = getattr(self._own, "task", None) or self.channel
         try:
             task.update(info=wish)
+            if more.get("quiet"):
+                return None
             while not answer.came.wait(SECONDS_BETWEEN_LOOKS):
                 if self.ended.is_set():
                     raise EOFError(FIJI_ENDED)
@@ -287,6 +289,7 @@ class JClass:
 
 @functools.cache
 def _loader() -> Any:
+    """Return what finds the classes of ImageJ and of its plugins."""
     return JClass("ij.IJ").getClassLoader()
 
 
@@ -496,6 +499,73 @@ def copy_to_java(plane: NDArray[Any], pixels: JObject, offset: int) -> None:
     with _shared(plane.nbytes) as (name, memory):
         np.frombuffer(memory, np.uint8, plane.nbytes)[:] = plane.reshape(-1).view(np.uint8)
         LINK.ask("write", pixels, name, [offset, plane.size])
+
+
+PIECE_BYTES = 64 << 20
+"""Of pixels that travel at once."""
+
+
+def copy_planes_from_java(out: NDArray[Any], stack: JObject, places: Sequence[int]) -> int:
+    """Copy planes of an ``ij.ImageStack``, bit by bit, into a contiguous array.
+
+    Parameters
+    ----------
+    out
+        (n, Y, X).
+    places
+        The number of each plane, from 1.
+
+    Returns
+    -------
+    int
+        0; or the number of the first plane that is of another type or size, or, negative, that
+        there is no more.
+    """
+    size = out[0].nbytes
+    at_once = max(1, PIECE_BYTES // size)
+    for start in range(0, len(places), at_once):
+        part = out[start : start + at_once]
+        with _shared(part.nbytes) as (name, memory):
+            numbers_of = list(places[start : start + at_once])
+            wrong = LINK.ask("planes", stack, name, [numbers_of, size, out.dtype.itemsize])
+            if wrong:
+                return int(wrong)
+            part.reshape(-1).view(np.uint8)[:] = np.frombuffer(memory, np.uint8, part.nbytes)
+    return 0
+
+
+def copy_planes_to_java(planes: NDArray[Any], arrays: Sequence[JObject]) -> None:
+    """Copy planes of a contiguous array (n, Y, X), bit by bit, into one Java array each."""
+    size = planes[0].nbytes
+    at_once = max(1, PIECE_BYTES // size)
+    for start in range(0, len(arrays), at_once):
+        part = planes[start : start + at_once]
+        with _shared(part.nbytes) as (name, memory):
+            np.frombuffer(memory, np.uint8, part.nbytes)[:] = part.reshape(-1).view(np.uint8)
+            LINK.ask("fill", name=name, given=list(arrays[start : start + at_once]))
+
+
+def arrays(count: int, of: Any, size: int) -> list[Any]:
+    """Return new arrays of Java of one size."""
+    made: list[Any] = LINK.ask("arrays", JClass(of.name), given=[count, size])
+    return made
+
+
+def calls(wanted: Sequence[tuple[Any, str, Sequence[Any]]]) -> list[Any]:
+    """Call many methods in one trip; see :func:`nrrn_fiji.fiji.java.calls`."""
+    rows = [[on, name, list(given)] for on, name, given in wanted]
+    found: list[Any] = LINK.ask("calls", given=rows) if rows else []
+    return found
+
+
+def set_each(objects: Sequence[Any], name: str, values: Sequence[Any]) -> None:
+    """Set a field of many objects in one trip."""
+    LINK.ask("setEach", name=name, given=[list(pair) for pair in zip(objects, values, strict=True)])
+
+
+def tell(method: Any, *given: Any) -> None:
+    """Have a method called, and do not wait for it."""
+    method(*given, quiet=True)
 
 
 def undone_at_death(on: JObject, method: str) -> None:

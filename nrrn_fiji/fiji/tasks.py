@@ -16,6 +16,7 @@ from .jvm import ImageJ
 __all__ = ["ImageJProgress"]
 
 SECONDS_BETWEEN_UPDATES = 0.1
+SECONDS_BETWEEN_LOOKS = 0.2
 LETTERS_IN_STATUS_BAR = 56
 """More would run into Fiji's progress bar and search field."""
 
@@ -44,6 +45,7 @@ class ImageJProgress:
             self._task.start()
         self._started = time.monotonic()
         self._shown = 0.0
+        self._looked = 0.0
 
     def update(self, done: float, total: float, text: str = "") -> None:
         """Show how far the job is, at most ten times a second."""
@@ -56,12 +58,12 @@ class ImageJProgress:
             seconds = (now - self._started) * (total - done) / done
             said.append(f"{readable_time(seconds)} left")
         said += text.split(", ") if text else []
-        self._ij.showStatus(shortened(self._title, said))
-        self._ij.showProgress(min(done / total, 1.0) if total else 1.0)
+        java.tell(self._ij.showStatus, shortened(self._title, said))
+        java.tell(self._ij.showProgress, min(done / total, 1.0) if total else 1.0)
         if self._task is not None:
-            self._task.setStatusMessage(", ".join(said))
-            self._task.setProgressMaximum(int(total))
-            self._task.setProgressValue(int(done))
+            java.tell(self._task.setStatusMessage, ", ".join(said))
+            java.tell(self._task.setProgressMaximum, int(total))
+            java.tell(self._task.setProgressValue, int(done))
 
     def message(self, text: str) -> None:
         """Write a sentence into ImageJ's log."""
@@ -70,7 +72,15 @@ class ImageJProgress:
     @property
     def cancelled(self) -> bool:
         """Whether Esc was pressed, or the task's red X."""
-        if java.stopped() or self._ij.escapePressed():
+        if java.stopped():
+            return True
+        if java.is_remote():
+            # Which is asked less often: another process needs its time for an answer.
+            now = time.monotonic()
+            if now - self._looked < SECONDS_BETWEEN_LOOKS:
+                return False
+            self._looked = now
+        if self._ij.escapePressed():
             return True
         return self._task is not None and bool(self._task.isCanceled())
 

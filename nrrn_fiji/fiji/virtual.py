@@ -182,22 +182,21 @@ class VirtualWriter(ImageWriter):
         said = self._like.metadata.selected(
             self._like.shape, self.shape, self._slices, same_values=self._same_values
         )
-        infos = java.JArray(kind)(self.shape.planes)
-        for number in range(self.shape.planes):
-            info = kind()
-            info.fileFormat = kind.TIFF
-            info.directory = f"{self.path.parent}{os.sep}"
-            info.fileName = self.path.name
-            info.width, info.height = self.shape.x, self.shape.y
-            info.fileType = getattr(kind, FILE_TYPES.get(self.dtype.name, FLOAT))
-            info.intelByteOrder = order == "<"
-            info.longOffset = start + number * self.shape.y * self.shape.x * self.dtype.itemsize
-            infos[number] = info
+        info = kind()
+        info.fileFormat = kind.TIFF
+        info.directory = f"{self.path.parent}{os.sep}"
+        info.fileName = self.path.name
+        info.width, info.height = self.shape.x, self.shape.y
+        info.fileType = getattr(kind, FILE_TYPES.get(self.dtype.name, FLOAT))
+        info.intelByteOrder = order == "<"
+        infos = java.calls([(info, "clone", [])] * self.shape.planes)
+        size = self.shape.y * self.shape.x * self.dtype.itemsize
+        java.set_each(infos, "longOffset", [start + n * size for n in range(len(infos))])
         if said.labels:
             infos[0].sliceLabels = java.JArray(java.JString)(
                 [label or None for label in said.labels]
             )
-        return infos
+        return java.JArray(kind)(infos)
 
 
 def _unused(folder: Path, name: str, suffix: str) -> Path:

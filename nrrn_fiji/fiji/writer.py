@@ -52,9 +52,17 @@ class ImageWriter(VolumeWriter):
     def _make(self) -> Any:
         """Return the new image; every plane is there."""
 
+    def _put_planes(self, block: Array, t: int, c: int, start: int) -> None:
+        """Keep consecutive planes (n, Y, X) of the right type."""
+        for z, plane in enumerate(block, start):
+            self._put_plane(plane, t, c, z)
+
+    def _write_planes(self, block: Array, t: int, c: int, start: int) -> None:
+        self._put_planes(block, t, c, start)
+        self._written.update((t, c, z) for z in range(start, start + len(block)))
+
     def _write_plane(self, plane: Array, t: int, c: int, z: int) -> None:
-        self._put_plane(plane, t, c, z)
-        self._written.add((t, c, z))
+        self._write_planes(plane[None], t, c, z)
 
     def record(self, provenance: dict[str, Any]) -> None:
         """Replace what the image will say on how it was made."""

@@ -1,7 +1,9 @@
 """A user's session at ImageJ's windows, for test_screen.py: every scene, in one ImageJ.
 
-Usage: python screen_session.py FIJI PICTURES; FIJI is "" for plain ImageJ.  NRRN_MODELS names a
-folder with a model "tiny".  The last line says, as JSON, what each scene saw, or how it failed.
+Usage: python screen_session.py FIJI PICTURES [ordinary]; FIJI is "" for plain ImageJ.  NRRN_MODELS
+names a folder with a model "tiny".  With "ordinary" the Fiji is started as by its own launcher, and
+has our plugin installed: this process then only plays the user.  The last line says, as JSON, what
+each scene saw, or how it failed.
 """
 
 from __future__ import annotations
@@ -25,13 +27,22 @@ import nrrn_fiji
 from nrrn_fiji import fiji
 from nrrn_fiji.fiji import app as running
 
-app = fiji.start(sys.argv[1] or None, imagej=not sys.argv[1], headless=False, memory=1000)
-running.show(app)
+ORDINARY = sys.argv[3:] == ["ordinary"]
+if ORDINARY:
+    from ordinary_fiji import open_window, run_macro
+
+    app = open_window(Path(sys.argv[1]))
+else:
+    from nrrn_fiji.fiji import run_macro
+
+    app = fiji.start(sys.argv[1] or None, imagej=not sys.argv[1], headless=False, memory=1000)
+    running.show(app)
 
 PICTURES = Path(sys.argv[2])
 IJ = java("ij.IJ")
 DRIFT = (0, 2, 5, 9)
 """Of scans, downwards in pixels."""
+SECONDS_TO_QUIT = 60.0
 SECONDS_TO_SETTLE = 5.0
 """A Fiji that has just opened still runs macros of its own, and greets its user."""
 
@@ -49,7 +60,7 @@ def front(depth: int = 5, width: int = 90, height: int = 70) -> Any:
 def denoised_front() -> Any:
     """Denoise "front", as a macro does."""
     IJ.selectWindow("front")
-    fiji.run_macro(app, 'run("Denoise Stack...", "model=tiny");')
+    run_macro(app, 'run("Denoise Stack...", "model=tiny");')
     return user.image("front-denoised")
 
 
@@ -112,7 +123,7 @@ def denoise() -> dict[str, Any]:
     user.close_image(user.image("front-denoised"))
 
     IJ.selectWindow("front")
-    fiji.run_macro(app, seen["recorded"])
+    run_macro(app, seen["recorded"])
     seen["replayed"] = bool((user.pixels("front-denoised") == by_dialog).all())
     seen["active"] = str(java("ij.WindowManager").getCurrentImage().getTitle())
 
@@ -120,7 +131,7 @@ def denoise() -> dict[str, Any]:
         'setBatchMode(true); newImage("hidden", "8-bit ramp", 20, 16, 2);'
         'run("Denoise Stack...", "model=tiny"); return getTitle() + " " + getWidth();'
     )
-    seen["batch"] = fiji.run_macro(app, hidden)
+    seen["batch"] = run_macro(app, hidden)
 
     # An error, as a macro in the GUI sees it: its window is closed as a user would.
     title = "Macro Error"
@@ -128,7 +139,7 @@ def denoise() -> dict[str, Any]:
     answer.start()
     then = 'newImage("on", "8-bit", 9, 9, 1);'
     try:
-        fiji.run_macro(app, f'\nrun("Denoise Stack...", "model=nosuch");\n{then}')
+        run_macro(app, f'\nrun("Denoise Stack...", "model=nosuch");\n{then}')
     except RuntimeError as error:
         seen["error"] = str(error)
     seen["went on"] = java("ij.WindowManager").getImage("on") is not None
@@ -382,6 +393,20 @@ for scene in SCENES:
         keep(f"failed-{scene.__name__}")
         told[scene.__name__] = {"failed": traceback.format_exc()}
         user.close_all()
+if ORDINARY:
+    from ordinary_fiji import SCENES as ORDINARY_SCENES
+
+    for scene in ORDINARY_SCENES:
+        try:
+            told[scene.__name__] = scene()
+        except Exception:
+            keep(f"failed-{scene.__name__}")
+            told[scene.__name__] = {"failed": traceback.format_exc()}
+        user.close_all()
+    print("TOLD", json.dumps(told), flush=True)
+    IJ.getInstance().quit()  # which ends this process on the spot, as it ends an ordinary Fiji
+    time.sleep(SECONDS_TO_QUIT)
+    sys.exit("Fiji did not quit.")
 IJ.getInstance().quit()
 running.wait_until_quit()
 print("TOLD", json.dumps(told))

@@ -245,7 +245,7 @@ def test_a_file_beyond_4_gib_is_shown_though_imagej_cannot_open_it(
 def test_memory_that_lies_in_pieces_is_known_before_anything_is_computed(
     java: Any, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nrrn_fiji.fiji import images
+    from nrrn_fiji.fiji import pixels
     from nrrn_fiji.fiji.jobs import denoise_image
     from nrrn_fiji.fiji.pixels import java_array, java_is_full
 
@@ -257,7 +257,7 @@ def test_memory_that_lies_in_pieces_is_known_before_anything_is_computed(
             raise java_is_full(size)
         return java_array(size, dtype)
 
-    monkeypatch.setattr(images, "java_array", two_planes)
+    monkeypatch.setattr(pixels, "java_array", two_planes)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     imp = java("ij.IJ").createImage("ramp", "8-bit ramp", 30, 20, 4)
     told = Told()

@@ -183,8 +183,9 @@ def entries_of_nrrn() -> dict[str, Any]:
 
 
 def choose(label: str) -> None:
-    """Choose an entry of Plugins > NRRN."""
-    press(entries_of_nrrn()[label])
+    """Choose an entry of Plugins > NRRN; an ordinary Fiji calls some by what macros call them."""
+    entries = entries_of_nrrn()
+    press(entries[label] if label in entries else entries[f"NRRN {label}"])
 
 
 def running() -> list[str]:

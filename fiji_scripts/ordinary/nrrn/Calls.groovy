@@ -1,6 +1,7 @@
 package nrrn
 
 import groovy.transform.CompileStatic
+import ij.ImageStack
 import java.lang.reflect.Array
 import java.lang.reflect.Constructor
 import java.lang.reflect.Executable
@@ -55,16 +56,29 @@ class Calls {
 		String context = (String) wish.context
 		switch ((String) wish.what) {
 			case "call":
-				Class<?> type = on instanceof Class && wish.isStatic ? (Class<?>) on : on.class
-				return run(choose(methodsOf(type, name), given, type.name + "." + name), wish.isStatic ? null : on, given)
+				return wish.isStatic ? call((Class<?>) on, null, name, given) : call(on.class, on, name, given)
+			case "calls":
+				List<Object> results = []
+				for (Object row : given) {
+					Object one = ((List<Object>) row)[0]
+					results.add(call(one.class, one, (String) ((List<Object>) row)[1], (List<Object>) ((List<Object>) row)[2]))
+				}
+				return new Several(results)
 			case "new":
-				Class<?> made = (Class<?>) on
-				return run(choose(made.constructors as List<Constructor<?>>, given, made.name), null, given)
+				Class<?> type = (Class<?>) on
+				return run(choose(type.constructors as List<Constructor<?>>, given, type.name), null, given)
 			case "get":
 				return field(on, name).get(on)
 			case "set":
 				Field changed = field(on, name)
 				changed.set(on, fit(given[0], changed.type))
+				return null
+			case "setEach":
+				for (Object row : given) {
+					Object one = ((List<Object>) row)[0]
+					Field each = field(one, name)
+					each.set(one, fit(((List<Object>) row)[1], each.type))
+				}
 				return null
 			case "fields":
 				return new Several(fieldsOf((Class<?>) on))
@@ -96,6 +110,21 @@ class Calls {
 				SharedMemory between = objects.shared(context, name)
 				copy(on, (int) given[0], (int) given[1], between, wish.what == "read")
 				return null
+			case "planes":
+				return planes((ImageStack) on, (List<Object>) given[0], (int) given[1], (int) given[2],
+					objects.shared(context, name).buf())
+			case "fill":
+				ByteBuffer from = objects.shared(context, name).buf()
+				for (Object one : given) {
+					get(one, 0, Array.getLength(one), from.slice().order(ByteOrder.nativeOrder()))
+					from.position(from.position() + Array.getLength(one) * sizeOf(one))
+				}
+				return null
+			case "arrays":
+				List<Object> made = []
+				for (int i = 0; i < (int) given[0]; i++)
+					made.add(Array.newInstance((Class<?>) on, (int) given[1]))
+				return new Several(made)
 			case "remember":
 				objects.remember(context, on, name)
 				return null
@@ -104,6 +133,10 @@ class Calls {
 	}
 
 	// --- methods
+
+	private Object call(Class<?> type, Object on, String name, List<Object> given) {
+		return run(choose(methodsOf(type, name), given, type.name + "." + name), on, given)
+	}
 
 	private static Object run(Executable chosen, Object on, List<Object> given) {
 		Object[] fitting = arguments(chosen, given)
@@ -305,6 +338,20 @@ class Calls {
 			put(array, from, count, buffer)
 		else
 			get(array, from, count, buffer)
+	}
+
+	/** Copies planes of a stack; returns 0, or the number of the first that does not fit. */
+	private static int planes(ImageStack stack, List<Object> numbers, int bytes, int size, ByteBuffer to) {
+		for (Object number : numbers) {
+			Object pixels = stack.getPixels((int) number)
+			if (pixels == null)
+				return -((int) number)
+			if (pixels instanceof int[] || sizeOf(pixels) != size || Array.getLength(pixels) * size != bytes)
+				return (int) number
+			put(pixels, 0, Array.getLength(pixels), to.slice().order(ByteOrder.nativeOrder()))
+			to.position(to.position() + bytes)
+		}
+		return 0
 	}
 
 	private static void put(Object array, int from, int count, ByteBuffer to) {

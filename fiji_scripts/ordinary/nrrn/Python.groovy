@@ -104,11 +104,11 @@ class Python {
 			boolean stopped = false
 			while (true) {
 				def event = events.poll(LOOK_FOR_ESC, TimeUnit.MILLISECONDS)
+				if (!stopped && IJ.escapePressed()) {
+					stopped = true
+					task.cancel()
+				}
 				if (event == null) {
-					if (IJ.escapePressed() && !stopped) {
-						stopped = true
-						task.cancel()
-					}
 					if (!service.alive && events.empty)
 						throw new PythonEnded(why())
 					continue
@@ -147,11 +147,16 @@ class Python {
 		Map<String, Object> reply
 		try {
 			objects.forget((List) wish.drop)
-			reply = [value: objects.give(calls.perform(wish))]
+			Object value = calls.perform(wish)
+			reply = wish.quiet ? null : [value: objects.give(value)]
 		}
 		catch (Throwable problem) {
+			if (wish.quiet)
+				return
 			reply = [error: objects.give(problem)]
 		}
+		if (wish.quiet)
+			return
 		service.task(IMPORT + "worker.answer(number, reply)", [number: wish.number, reply: reply]).start()
 	}
 

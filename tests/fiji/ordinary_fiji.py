@@ -1,0 +1,175 @@
+"""An ordinary Fiji, as its own launcher starts it, with our plugin in it and a user before it.
+
+For ``screen_session.py``.  Java lies in this process only so that a user can be played; nothing of
+nrrn_fiji may be used here to do a command's work: the plugin's own Python has to.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jpype
+import psutil
+import user
+from user import java
+
+from nrrn_fiji.fiji import installed
+
+OPENED = ("java.base/java.lang", "java.base/java.util", "java.desktop/sun.awt.X11")
+"""What Fiji's launcher allows."""
+SHARED_MEMORY = Path("/dev/shm")
+
+
+@dataclass(frozen=True)
+class OrdinaryFiji:
+    """The Fiji that runs; as far as the scenes ask."""
+
+    fiji: Path
+    context: Any
+    gateway: Any
+
+    def __str__(self) -> str:
+        return f"ordinary Fiji in {self.fiji}, on a screen"
+
+
+def open_window(fiji: Path) -> OrdinaryFiji:
+    """Start Java with a Fiji folder as its launcher does, and wait for Fiji's window."""
+    home = installed.find_java(fiji).home
+    jars = [str(jar) for name in ("jars", "plugins") for jar in (fiji / name).rglob("*.jar")]
+    jpype.startJVM(
+        next(str(file) for file in home.glob("**/libjvm.so")),
+        *(f"--add-opens={package}=ALL-UNNAMED" for package in OPENED),
+        f"-Dplugins.dir={fiji}",
+        f"-Dimagej.dir={fiji}",
+        "-Xmx1000m",
+        classpath=sorted(jars),
+    )
+    java("net.imagej.Main").main([])
+    user.wait(lambda: java("ij.IJ").getInstance())
+    context = java("ij.IJ").runPlugIn("org.scijava.Context", "")
+    return OrdinaryFiji(fiji, context, context)
+
+
+def run_macro(app: OrdinaryFiji, text: str) -> str | None:
+    """Run a macro as Fiji does; its error is what ImageJ shows.
+
+    Raises
+    ------
+    RuntimeError
+        If it shows an error.
+    """
+    interpreter = java("ij.macro.Interpreter")()
+    errors: list[str] = []
+    shown = java("ij.gui.GenericDialog")
+    watching = True
+
+    def watch() -> None:
+        while watching and not errors:
+            for window in user.windows():
+                if isinstance(window, shown) and str(window.getTitle()) == "Macro Error":
+                    errors.append(" ".join(user.said(part) for part in user.parts(window)))
+            time.sleep(0.05)
+
+    import threading
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    value = interpreter.run(text, "")
+    watching = False
+    thread.join()
+    if errors:
+        raise RuntimeError(errors[0])
+    return None if value is None else str(value)
+
+
+def worker() -> psutil.Process:
+    """Return the Python that the plugin has started."""
+    (found,) = (
+        child
+        for child in psutil.Process().children()
+        if "nrrn_fiji.fiji.worker" in " ".join(child.cmdline())
+    )
+    return found
+
+
+def shared() -> int:
+    """Return how many pieces of memory are shared."""
+    return len(list(SHARED_MEMORY.iterdir()))
+
+
+# --- scenes of an ordinary Fiji alone ----------------------------------------------------------
+
+
+def stack(width: int = 512, depth: int = 200) -> Any:
+    """Open the noisy stack "long", which takes minutes."""
+    imp = java("ij.IJ").createImage("long", "8-bit ramp", width, width, depth)
+    imp.show()
+    return imp
+
+
+def wait_for_progress(imp: Any) -> None:
+    """Return when a command works on an image and has begun to share its pixels."""
+    user.wait(lambda: imp.isLocked() and shared())
+    time.sleep(1)
+
+
+def escape() -> dict[str, Any]:
+    """Esc stops a denoising soon, and leaves nothing behind."""
+    imp = stack()
+    java("ij.IJ").selectWindow("long")
+    user.choose("Denoise Stack...")
+    asked = user.dialog("Denoise Stack")
+    user.close(asked)
+    wait_for_progress(imp)
+    before = worker().cpu_times()
+    user.press_escape()
+    user.wait(lambda: not imp.isLocked())
+    after = worker().cpu_times()
+    user.wait(lambda: not user.running())
+    titles = [str(title) for title in java("ij.WindowManager").getImageTitles()]
+    return {
+        "seconds": after.user + after.system - before.user - before.system,
+        "titles": titles,
+        "shared": shared(),
+    }
+
+
+def killed() -> dict[str, Any]:
+    """A Python that dies: a sentence, an image that can be used, and a new one for what follows."""
+    imp = stack()
+    java("ij.IJ").selectWindow("long")
+    old = worker().pid
+    user.choose("Denoise Stack...")
+    asked = user.dialog("Denoise Stack")
+    user.close(asked)
+    wait_for_progress(imp)
+    os.kill(old, signal.SIGKILL)
+    told = user.wait(
+        lambda: [
+            " ".join(user.said(part) for part in user.parts(window))
+            for window in user.windows()
+            if str(getattr(window, "getTitle", str)()) == "NRRN"
+        ]
+    )[0]
+    seen: dict[str, Any] = {"told": told, "locked": bool(imp.isLocked()), "shared": shared()}
+    user.close_all()
+    user.wait(lambda: not user.running())
+    java("ij.IJ").createImage("next", "8-bit ramp", 20, 16, 2).show()
+    run_macro(None, 'run("Denoise Stack...", "model=tiny");')  # type: ignore[arg-type]
+    seen["next"] = str(java("ij.WindowManager").getCurrentImage().getTitle())
+    seen["new"] = worker().pid != old
+    return seen
+
+
+def end() -> dict[str, Any]:
+    """What is there before Fiji quits."""
+    return {"worker": worker().pid, "shared": shared()}
+
+
+SCENES: tuple[Callable[[], dict[str, Any]], ...] = (escape, killed, end)
