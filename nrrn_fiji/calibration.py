@@ -22,6 +22,8 @@ from .ome import METRES, UNITS
 __all__ = [
     "as_json",
     "converted",
+    "readable_length",
+    "readable_voxel",
     "symbol",
     "udunits_name",
     "voxel_from_attributes",
@@ -127,3 +129,32 @@ def as_json(value: Any) -> Any:
         return json.loads(json.dumps(value))
     except (TypeError, ValueError):
         return str(value)
+
+
+def readable_length(length: float, unit: str | None) -> str:
+    """Return a length as microscopists say it: nm below a thousand of them, else µm, mm.
+
+    >>> readable_length(0.0613, "um"), readable_length(1234, "nm"), readable_length(3, "pixel")
+    ('61.3 nm', '1.23 µm', '3 pixel')
+    """
+    metres = METRES.get(symbol(unit) or "")
+    if metres is None:
+        return f"{length:.3g} {unit or ''}".rstrip()
+    for larger in ("nm", "µm", "mm"):
+        shown = length * metres / METRES[larger]
+        if shown < 999.5 or larger == "mm":
+            break
+    return f"{shown:.3g} {larger}"
+
+
+def readable_voxel(size: Sequence[float] | None, unit: str | None) -> str:
+    """Return a voxel size (z, y, x) as "10 × 10 × 20 nm", x first; "" if it is unknown.
+
+    >>> readable_voxel((0.02, 0.01, 0.01), "um")
+    '10 × 10 × 20 nm'
+    """
+    if size is None or symbol(unit) in (None, "", "pixel"):
+        return ""
+    in_nm = converted(size, unit, "nm")
+    shown, name = (size, unit) if in_nm is None else (in_nm, "nm")
+    return f"{' × '.join(f'{edge:.4g}' for edge in reversed(shown))} {name}"

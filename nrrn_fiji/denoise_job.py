@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import __version__
+from .calibration import readable_voxel
 from .denoise_block import USED, channel_plans, write_block
 from .denoise_checks import (
     ARGUMENTS,
@@ -190,6 +191,7 @@ def plan_file(
             slices=job.total,
             seconds=seconds,
             notes=tuple(notes),
+            voxel=readable_voxel(job.volume.voxel_size, job.volume.voxel_unit),
         )
 
 

@@ -86,6 +86,8 @@ class PlanReport:
     seconds: float
     """Estimated time of computing, without reading and writing."""
     notes: tuple[str, ...]
+    voxel: str = ""
+    """Size of a voxel in words, if it is known."""
 
     @property
     def table(self) -> Table:
@@ -96,6 +98,7 @@ class PlanReport:
             spans = spans[:1]
         rows = [
             ("slices", f"{self.slices} of {plan.shape[1]} × {plan.shape[2]} px, {plan.dtype}"),
+            *((("voxel size", self.voxel),) * bool(self.voxel)),
             ("device", describe(choose_device(plan.device))),
             ("precision", plan.precision),
             ("building units", str(plan.units)),

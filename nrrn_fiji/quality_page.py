@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import __version__
+from .calibration import readable_length
 from .files import write_whole
 from .measure_job import Source, checked_output
 from .pages import Figure, Section, Verdict, page
@@ -378,4 +379,4 @@ def resolution_text(found: RingCorrelation, pixel: tuple[float, str] | None) -> 
 
 def length_text(pixels: float, pixel: tuple[float, str] | None) -> str:
     """Return a length as a text in calibrated units, in brackets; or nothing."""
-    return f" ({pixels * pixel[0]:.3g} {pixel[1]})" if pixel else ""
+    return f" ({readable_length(pixels * pixel[0], pixel[1])})" if pixel else ""
