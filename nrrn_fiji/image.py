@@ -332,7 +332,10 @@ class Volume(ABC):
         notes: list[str] | None = None,
     ) -> None:
         if 0 in shape:
-            raise ValueError(f"{name} has zero slices or an empty plane: {shape}; nothing to read.")
+            raise ValueError(
+                f"{path or name} has zero slices or an empty plane ({shape.z} slices of {shape.y} "
+                f"x {shape.x} pixels): check the file, or give another one."
+            )
         self.name = name
         self.path = path
         self.shape = shape

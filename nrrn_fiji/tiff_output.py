@@ -40,6 +40,7 @@ Array = NDArray[Any]
 # Classic TIFF holds 4 GiB; ImageJ's own form beyond that is one truncated IFD that others cannot
 # read.  The difference is room for metadata and the directories of the planes.
 CLASSIC_LIMIT = 2**32 - 2**25
+LARGEST_PART = 2**32 - 1
 # Tags: the description, and ImageJ's own entries with the size of each.
 DESCRIPTION, ENTRY_SIZES, ENTRIES = 270, 50838, 50839
 
@@ -165,8 +166,17 @@ def _resolution(metadata: ImageMetadata) -> tuple[tuple[int, int], tuple[int, in
     """Return TIFF's resolution for a voxel size that did not come from TIFF tags."""
     if metadata.voxel_size is None or metadata.ome_xml is not None:
         return None
-    _, y, x = (1 / Fraction(length).limit_denominator(10**6) for length in metadata.voxel_size)
-    return ((x.numerator, x.denominator), (y.numerator, y.denominator))
+    x, y = (_per_unit(length) for length in metadata.voxel_size[:0:-1])
+    return None if x is None or y is None else (x, y)
+
+
+def _per_unit(length: float) -> tuple[int, int] | None:
+    """Return 1 / length as a fraction of TIFF, which has 32 bits for each part; None if it cannot."""
+    if not 1e-6 <= length < LARGEST_PART:
+        return None
+    most = min(10**6, int(LARGEST_PART / length))
+    share = Fraction(length).limit_denominator(most)
+    return (share.denominator, share.numerator) if share else None
 
 
 def _imagej_description(metadata: ImageMetadata, shape: VolumeShape) -> str:
@@ -182,7 +192,8 @@ def _imagej_description(metadata: ImageMetadata, shape: VolumeShape) -> str:
     if metadata.voxel_size is not None and "unit" not in given:
         unit = metadata.voxel_unit or "pixel"
         unit = "um" if unit == "µm" else unit
-        lines.append("unit=" + unit.encode("ascii", "backslashreplace").decode())
+        # ImageJ writes what is not ASCII as \\uXXXX.
+        lines.append("unit=" + "".join(c if c.isascii() else f"\\u{ord(c):04X}" for c in unit))
         lines.append(f"spacing={metadata.voxel_size[0]!r}")
     return "\n".join([lines[0], *counts, *lines[1:], ""])
 

@@ -28,7 +28,7 @@ from torch import Tensor
 from nrrn_fiji import training
 from nrrn_fiji.device import bf16_is_fast, choose_device, describe, is_out_of_memory
 from nrrn_fiji.distributed_training import ALONE, Team, joined
-from nrrn_fiji.files import write_whole
+from nrrn_fiji.files import NO_SPACE, UNREACHABLE, write_whole
 from nrrn_fiji.fitness import measured_noise
 from nrrn_fiji.intensity import ArraySource
 from nrrn_fiji.masks import POINT, MaskShape, fitting_mask
@@ -229,25 +229,42 @@ def train_files(
             if watch is not None:
                 watch(snapshot.history, *sample)
 
-        with best_kept(files, job, team, description, licence):
-            history, best = training.train(
-                job.network,
-                job.sampler,
-                job.settings,
-                checkpoint=files.checkpoint,
-                resume=resume,
-                data=job.data,
-                callback=look,
-                progress=progress,
-                team=team,
-            )
-        report = None
-        if team.first:
-            report = write_model(files, job, "finished", history, best, description, licence)
-            files.checkpoint.unlink()
+        with checkpoint_told(files):
+            with best_kept(files, job, team, description, licence):
+                history, best = training.train(
+                    job.network,
+                    job.sampler,
+                    job.settings,
+                    checkpoint=files.checkpoint,
+                    resume=resume,
+                    data=job.data,
+                    callback=look,
+                    progress=progress,
+                    team=team,
+                )
+            report = None
+            if team.first:
+                report = write_model(files, job, "finished", history, best, description, licence)
+                files.checkpoint.unlink()
         report = team.given(report)
         assert report is not None
         return replace(report, silent=not team.first)
+
+
+@contextmanager
+def checkpoint_told(files: Beside) -> Iterator[None]:
+    """Say, where a disk is full or out of reach, that the last checkpoint is still there."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_SPACE | UNREACHABLE or not files.checkpoint.is_file():
+            raise
+        told = OSError(
+            f"{error} The last checkpoint is kept in {files.checkpoint}: go on with --resume "
+            "(resume=True)."
+        )
+        told.errno = error.errno
+        raise told from error
 
 
 @contextmanager

@@ -31,7 +31,13 @@ __all__ = ["KILLED", "Victim", "contents", "journal_of"]
 
 IMPORTED = [
     *("nrrn_fiji.cli", "nrrn_fiji.denoise_job", "nrrn_fiji.train_job", "nrrn_fiji.plots"),
-    *("matplotlib.figure", "matplotlib.backends.backend_agg", "scipy.ndimage", "torch"),
+    *(
+        "matplotlib.figure",
+        "matplotlib.backends.backend_agg",
+        "scipy.ndimage",
+        "torch",
+        "torch._dynamo",
+    ),
 ]
 """What takes long to import, and is imported once, before the forks."""
 
