@@ -12,6 +12,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
@@ -47,10 +48,14 @@ class Crew:
         One for every worker in turn; empty where every worker takes the plan's.
     progress
         Is told what happens to workers, and asked whether to stop.
+    local
+        Whether all workers are on this machine.
     """
 
-    def __init__(self, client: Any, devices: tuple[str, ...], progress: Progress):
-        self.client, self.devices, self.progress = client, devices, progress
+    def __init__(
+        self, client: Any, devices: tuple[str, ...], progress: Progress, *, local: bool = False
+    ):
+        self.client, self.devices, self.progress, self.local = client, devices, progress, local
         self.address: str = client.scheduler.address
 
     @property
@@ -179,11 +184,7 @@ class Crew:
                 "A block has ended one worker after the other; most likely their memory does not "
                 "suffice: choose a smaller slab or tile, or workers with more memory."
             ) from error
-        except (
-            distributed.client.FutureCancelledError,
-            distributed.comm.core.CommClosedError,
-            TimeoutError,
-        ) as error:
+        except (CancelledError, distributed.comm.core.CommClosedError, TimeoutError) as error:
             raise ConnectionError(
                 f"The Dask scheduler at {self.address} is lost: start it again, if it was not "
                 "this run that ended it."
@@ -251,7 +252,7 @@ def assembled(
         ) as cluster,
         distributed.Client(cluster, set_as_default=False) as client,
     ):
-        crew = Crew(client, devices, progress)
+        crew = Crew(client, devices, progress, local=True)
         crew.wait_for_workers()
         yield crew
 
@@ -278,10 +279,13 @@ def _client(address: str) -> Any:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep Dask's own log out of what the user reads; what matters is said in sentences."""
-    logger = logging.getLogger("distributed")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
+    names = [name for name in logging.root.manager.loggerDict if name.startswith("distributed")]
+    loggers = [logging.getLogger(name) for name in names]  # each has a level of its own
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)

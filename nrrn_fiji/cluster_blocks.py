@@ -57,6 +57,8 @@ class Run:
     """Which slices of the input the outputs hold."""
     devices: tuple[str, ...]
     """One for every worker in turn; empty where the plan says it."""
+    workers: int
+    """How many there were when the run began."""
     plans: tuple[Plan, ...] = ()
     """One per channel."""
 
@@ -167,7 +169,9 @@ def plan_here(run: Run, settings: DenoiseSettings) -> tuple[Plan, ...]:
     """Resolve the settings for this machine; see :func:`channel_plans`."""
     with _here(), open_volume(_source(run.origin), z_axis=run.origin.z_axis) as volume:
         kinds = [output.kind for output in run.outputs]
-        return channel_plans(volume, load_model(run.model), settings, run.slices, kinds)
+        return channel_plans(
+            volume, load_model(run.model), settings, run.slices, kinds, run.workers
+        )
 
 
 def _open(run: Run) -> _Opened:

@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping
 from .denoising import Block, Plan, make_plan
 from .intensity import grey_range
 from .models import Model
+from .plan import FEWEST_SLICES
 from .settings import DenoiseSettings
 from .volumes import StackSource, Volume, VolumeWriter
 
@@ -20,6 +21,10 @@ __all__ = ["USED", "channel_plans", "write_block"]
 USED = ("device", "precision", "tile", "batch")
 """What of a plan changes where memory runs out."""
 
+PARTS, SHORTEST = 4, 8
+"""A run is cut into so many slabs or more, of which an interruption loses one, unless they would
+be shorter than so many slices: the neighbours that two slabs share are computed twice."""
+
 
 def channel_plans(
     volume: Volume,
@@ -27,6 +32,7 @@ def channel_plans(
     settings: DenoiseSettings,
     written: range,
     kinds: Collection[str],
+    workers: int = 0,
 ) -> tuple[Plan, ...]:
     """Measure the grey values of every channel and resolve the settings for this machine.
 
@@ -38,6 +44,8 @@ def channel_plans(
         The slices that the output holds.
     kinds
         Kinds of the outputs: "image", "noise", "units".
+    workers
+        How many will share the work; 0 if this process does it alone.
 
     Returns
     -------
@@ -53,11 +61,19 @@ def channel_plans(
             plans.append(dataclasses.replace(plans[0], intensity=span))
             continue
         plan = _plan(volume, model, settings, span, kinds)
-        if plan.slab > len(written) and not plan.scans:
-            settings = dataclasses.replace(settings, slab=len(written))
+        if not plan.scans and (most := _most_slices(settings, len(written), workers)) < plan.slab:
+            settings = dataclasses.replace(settings, slab=most)
             plan = _plan(volume, model, settings, span, kinds)
         plans.append(plan)
     return tuple(plans)
+
+
+def _most_slices(settings: DenoiseSettings, written: int, workers: int) -> int:
+    """Return how many slices a slab should have at most."""
+    if settings.slab is not None:
+        return written
+    parts, shortest = max(PARTS, 2 * workers), FEWEST_SLICES if workers else SHORTEST
+    return min(written, max(shortest, -(-written // parts)))
 
 
 def _plan(

@@ -7,16 +7,19 @@ same command.  This module must never import dask: it is given whoever computes.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from .denoise_block import USED
-from .denoising import Plan
 from .journal import BlockKey
 from .models import save_model
 from .outputs import PartialOutput
+from .plan import MOST_CPU_MEMORY, Plan
 from .progress import Progress
 from .volumes import VolumeWriter
 
@@ -27,12 +30,20 @@ if TYPE_CHECKING:
 
 __all__ = ["compute_by", "planned_by"]
 
+SHARED_MEMORY = 0.5
+"""Fraction of the free memory that workers on one machine divide among them."""
+
 
 def planned_by(crew: Crew, job: DenoiseJob, part: PartialOutput) -> tuple[Plan, ...]:
     """Let a worker resolve the settings, because its machine is the one that computes."""
     from .cluster_blocks import plan_here
 
-    return crew.call(plan_here, _run(crew, job, part), job.to_plan)
+    settings = job.to_plan
+    if crew.local and settings.memory is None:
+        share = int(psutil.virtual_memory().available * SHARED_MEMORY / crew.size)
+        if share < MOST_CPU_MEMORY:
+            settings = dataclasses.replace(settings, memory=f"{share // 10**6}MB")
+    return crew.call(plan_here, _run(crew, job, part), settings)
 
 
 def compute_by(
@@ -121,5 +132,6 @@ def _run(crew: Crew, job: DenoiseJob, part: PartialOutput) -> Run:
         ),
         slices=job.written,
         devices=crew.devices,
+        workers=crew.size,
         plans=job.plans,
     )

@@ -2,7 +2,7 @@
 
 A plan holds everything that decides the pixels of a result.  It is resolved once from what the user
 asked for, recorded in the result, and used again when a run is resumed.  This module must never
-compute an image, and never let memory depend on the depth of the stack.
+compute a user's image, and never let memory depend on the depth of the stack.
 """
 
 from __future__ import annotations
@@ -12,22 +12,29 @@ from dataclasses import dataclass
 from typing import Any
 
 import psutil
+import torch
 
-from .device import choose_device, choose_precision, free_memory
+from .device import choose_device, choose_precision, free_memory, missing_for_int8
 from .intensity import check_dtype
 from .network import NRRN, receptive_radius
 from .settings import DenoiseSettings, size_in_bytes
 from .tiles import check_tile, tile_bytes, window_size, windows
 
-__all__ = ["CPU_TILE", "SMALLEST_TILE", "Plan", "make_plan"]
+__all__ = ["CPU_TILE", "FEWEST_SLICES", "MOST_CPU_MEMORY", "SMALLEST_TILE", "Plan", "make_plan"]
 
 MOST_CPU_MEMORY = 2 * 2**30
 """Bytes; more makes nothing faster on a CPU."""
 
 CPU_TILE = 160
+INT8_TILE = 256
+"""Maps of bytes need less room, and the halo is a smaller part."""
 GPU_TILE = 1024
 GPU_WINDOW_PIXELS = 1 << 20
 """Pixels in a batch of windows that keep a GPU busy."""
+
+FEWEST_INT8_MAPS = 16
+MOST_RMS, MOST_ERROR = 0.3, 2.0
+"""Grey levels of 255 by which int8 may differ from fp32; rounding to 8 bits alone has 0.29 rms."""
 
 SMALLEST_TILE = 32
 SLAB_PIXELS = 1 << 25
@@ -151,6 +158,8 @@ def make_plan(
     halo = receptive_radius(units, final=final)
     device = choose_device(settings.device)
     precision = choose_precision(settings.precision, device, dtype)
+    if settings.precision is None and precision == "fp32" and dtype.itemsize == 1:
+        precision = "int8" if int8_suits(network, device) else "fp32"
     if memory is None and settings.memory is not None:
         memory = size_in_bytes("memory", settings.memory)
     given = memory is not None
@@ -177,7 +186,7 @@ def make_plan(
     if settings.tile is not None:
         tile = least_tile = check_tile(settings.tile, halo)
     else:
-        tile = GPU_TILE if on_gpu else CPU_TILE
+        tile = GPU_TILE if on_gpu else INT8_TILE if precision == "int8" else CPU_TILE
         least_tile = max(SMALLEST_TILE, halo)
         if given and not on_gpu:  # what a slice needs must be left
             tile_memory = max(0, min(tile_memory, memory - host_least))
@@ -231,6 +240,21 @@ def make_plan(
 def _size(size: int) -> str:
     """Return a number of bytes, rounded up, as ``memory`` takes it."""
     return f"{-(-size // 10**6)}MB"
+
+
+def int8_suits(network: NRRN, device: torch.device) -> bool:
+    """Whether int8 may be taken for 8-bit images where nobody chose a precision.
+
+    It is where the machine can (:func:`nrrn_fiji.device.missing_for_int8`), it pays (not for tiny
+    networks: preparing takes about a second), and this network's error on made images is within
+    the condition of docs/decisions/precision.md.
+    """
+    if network.maps < FEWEST_INT8_MAPS or missing_for_int8(device) is not None:
+        return False
+    from .quantised import error_on_made_images  # only here: it imports Numba
+
+    rms, worst = error_on_made_images(network)
+    return rms <= MOST_RMS and worst <= MOST_ERROR
 
 
 def _check_scans(count: int, images: int) -> None:

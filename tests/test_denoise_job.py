@@ -100,3 +100,51 @@ def test_a_run_that_is_gone_on_with_remembers_it(
     told = record(out)["went_on_with"]
     assert [(one["slice"], one["tile"]) for one in told] == [(0, 80), (2, 160)]
     assert list(report.went_on) == told
+
+
+def test_what_memory_sufficed_for_holds_for_the_channels_and_time_points_that_follow(
+    tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = np.random.default_rng(0).integers(0, 256, (2, 3, 2, 30, 200)).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "many.tif", many, imagej=True, metadata={"axes": "TZCYX"})
+    branches = FusedNRRN.branches
+    tiles: list[int] = []
+
+    def only_small(self: Any, image: torch.Tensor, *given: Any) -> Any:
+        tiles.append(image.shape[-1])
+        if image.shape[-1] > 90:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return branches(self, image, *given)
+
+    monkeypatch.setattr(FusedNRRN, "branches", only_small)
+    report = denoise_file(tmp_path / "many.tif", tmp_path / "clean.tif", model, SETTINGS)
+    assert sum(width > 90 for width in tiles) == 1
+    (change,) = report.went_on
+    assert (change["time"], change["channel"], change["slice"], change["tile"]) == (0, 0, 0, 80)
+    assert record(report.image)["went_on_with"] == [change]
+
+
+def test_a_run_without_a_finished_block_binds_nobody(source: Path, model: Model) -> None:
+    class Killed(BaseException):
+        pass
+
+    class KilledAtOnce(NoProgress):
+        def update(self, done: float, total: float, text: str = "") -> None:
+            if done:
+                raise Killed
+
+    out = source.with_name("clean.tif")
+    with pytest.raises(Killed):
+        denoise_file(source, out, model, SETTINGS, progress=KilledAtOnce())
+    report = denoise_file(source, out, model, DenoiseSettings(slab=2, tile=96, device="cpu"))
+    assert report.resumed == 0 and report.plans[0].slab == 2
+
+
+def test_an_interruption_of_a_small_stack_does_not_lose_all(tmp_path: Path, model: Model) -> None:
+    stack = np.random.default_rng(0).integers(0, 256, (30, 20, 24)).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "small.tif", stack, photometric="minisblack")
+    out, settings = tmp_path / "clean.tif", DenoiseSettings(device="cpu")
+    with pytest.raises(Cancelled, match="finished blocks? (is|are) kept"):
+        denoise_file(tmp_path / "small.tif", out, model, settings, progress=StopAt(20))
+    report = denoise_file(tmp_path / "small.tif", out, model, settings)
+    assert 8 <= report.resumed < 30
