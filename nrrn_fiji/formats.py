@@ -9,7 +9,12 @@ functions,
 ``create(path, output) -> VolumeWriter``
     lay out an :class:`Output`, full size and with all its metadata;
 ``reopen(path, output) -> VolumeWriter``
-    go on with what ``create`` began, perhaps in another process.
+    go on with what ``create`` began, perhaps in another process;
+
+and, if its images are folders known by markers,
+
+``parts_of_image(folder) -> set[str]``
+    which files and folders in it are the image: what else is there is never deleted with it.
 
 This module must never import a format, or a library that one needs, before a file of it is met.
 """
@@ -38,6 +43,7 @@ __all__ = [
     "format_of_input",
     "format_of_output",
     "load_format",
+    "parts_of_image",
     "plain_name",
     "split_inside",
 ]
@@ -111,6 +117,8 @@ class FormatModule(Protocol):
 
     def reopen(self, path: Path, output: Output) -> VolumeWriter: ...
 
+    def parts_of_image(self, folder: Path) -> set[str]: ...
+
 
 def load_format(kind: Format) -> FormatModule:
     """Import the module of a format.
@@ -148,6 +156,13 @@ def format_of_folder(folder: Path) -> Format | None:
         if any((folder / marker).exists() for marker in kind.markers):
             return kind
     return None
+
+
+def parts_of_image(folder: Path) -> set[str]:
+    """Return the names in a folder that belong to the image which the folder is; empty for none."""
+    kind = format_of_folder(folder)
+    names: set[str] = set() if kind is None else load_format(kind).parts_of_image(folder)
+    return names
 
 
 def format_of_output(path: Path) -> Format:

@@ -21,7 +21,7 @@ from .calibration import symbol, voxel_from_attributes
 from .image import ImageMetadata, VolumeShape
 from .ome import METRES
 
-__all__ = ["ArrayPlace", "find_array", "metadata_of"]
+__all__ = ["ArrayPlace", "find_array", "metadata_of", "own_parts"]
 
 MOST_JSON = 1 << 26
 MOST_CHUNK = 1 << 31
@@ -108,6 +108,19 @@ def find_array(folder: Path, inside: str) -> ArrayPlace:
     if found is None or not found["array"]:
         raise _wrong(at, f"its full-size array {level.name} is missing")
     return _array(folder, level, found, scales[0], attributes, notes)
+
+
+def own_parts(folder: Path) -> set[str]:
+    """Return the names of the metadata files, and of the levels that they list, in a folder."""
+    names = {"zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata"}
+    node = _node(folder)
+    scales = [] if node is None else node["attributes"].get("multiscales")
+    for scale in scales if isinstance(scales, list) else []:
+        levels = scale.get("datasets") if isinstance(scale, dict) else None
+        for level in levels if isinstance(levels, list) else []:
+            if isinstance(level, dict):
+                names.add(str(level.get("path")))
+    return names
 
 
 def _wrong(at: Path, what: str) -> ValueError:

@@ -36,13 +36,13 @@ from .files import sync_folder, write_whole
 from .formats import Output, check_plane, check_same, plain_name
 from .image import Volume, VolumeShape, VolumeWriter
 from .intensity import check_dtype
-from .ngff import find_array, metadata_of
+from .ngff import find_array, metadata_of, own_parts
 from .ngff_output import axes_of, describe, level_shapes
 from .plane_files import NO_SPACE, disk_full
 from .progress import Cancelled, Progress
 from .zarr_codecs import open_array
 
-__all__ = ["ZarrVolume", "ZarrWriter", "create", "open_file", "reopen"]
+__all__ = ["ZarrVolume", "ZarrWriter", "create", "open_file", "parts_of_image", "reopen"]
 
 Array = NDArray[Any]
 ZarrFormat = Literal[2, 3]
@@ -464,3 +464,8 @@ def reopen(path: Path, output: Output) -> VolumeWriter:
     place = find_array(path, "")
     check_same(path, place.volume_shape, place.dtype, output)
     return ZarrWriter(path, output.shape, output.dtype, place.zarr_format)
+
+
+def parts_of_image(folder: Path) -> set[str]:
+    """Return the names that are the image in an OME-Zarr; see :mod:`nrrn_fiji.formats`."""
+    return own_parts(folder)

@@ -32,6 +32,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from .files import NO_SPACE, sync_folder, trouble
+from .formats import parts_of_image
 from .hiccups import SourceLostError
 from .journal import NEW_STATE, STATE, BlockKey, Journal
 from .output_checks import (
@@ -409,6 +410,7 @@ class PartialOutput(contextlib.AbstractContextManager["PartialOutput"]):
                 f"{old} is a folder, but the output is a file: choose another output."
             )
         more = {entry.name for entry in old.iterdir()} - {entry.name for entry in new.iterdir()}
+        more -= parts_of_image(old)
         if more:
             stays = f", so the result stays in {new}" if self.complete else ""
             raise FileExistsError(

@@ -24,6 +24,7 @@ __all__ = ["NO_SPACE", "PlaneFileWriter", "disk_full"]
 
 Array = NDArray[Any]
 
+
 def disk_full(path: Path, what: str) -> OSError:
     """Return the error for a disk without room; its message is a sentence."""
     error = OSError(

@@ -171,7 +171,7 @@ def _resolution(metadata: ImageMetadata) -> tuple[tuple[int, int], tuple[int, in
 
 
 def _per_unit(length: float) -> tuple[int, int] | None:
-    """Return 1 / length as a fraction of TIFF, which has 32 bits for each part; None if it cannot."""
+    """Return 1 / length as TIFF stores it, in two parts of 32 bits; None if it cannot."""
     if not 1e-6 <= length < LARGEST_PART:
         return None
     most = min(10**6, int(LARGEST_PART / length))
