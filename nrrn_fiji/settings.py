@@ -134,7 +134,7 @@ class Checked:
 
 DEVICE_HELP = 'Where to compute: "cpu", "cuda", "cuda:1", "mps"; the best there is when left out.'
 PRECISION_HELP = "Arithmetic of the convolutions; chosen by device and bit depth when left out."
-PRECISIONS = ("fp32", "bf16", "fp16")
+PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -431,7 +431,8 @@ class PreviewSettings(Checked):
     strengths: str = setting(
         "0.5",
         label="Strengths",
-        help="Also show the first model at these strengths between 0 and 1, such as 0.5,0.75.",
+        help="Also show the first model at these strengths between 0 and 1, such as 0.5,0.75; "
+        "none: not.",
     )
     fine_tune_minutes: float | None = setting(
         None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..models import DEFAULT_MODEL
-from ..settings import DenoiseSettings, NoiseSettings, TrainSettings
+from ..settings import DenoiseSettings, NoiseSettings, PreviewSettings, TrainSettings
 from .declare import OVERWRITE, RESTART, Command, Kind, Option
 
 __all__ = ["COMMANDS"]
@@ -100,6 +100,66 @@ COMMANDS: tuple[Command, ...] = (
                 minimum=1,
                 expert=True,
             ),
+        ),
+    ),
+    Command(
+        name="preview",
+        title="Preview",
+        summary="Draw a few places of a stack under several settings, to choose by looking.",
+        description="The picture has a row for the stack as it is, and one for each model and "
+        "setting, with the time for a slice, how much of the noise went, and the command for the "
+        "whole stack.",
+        examples=(
+            "nrrn preview stack.tif",
+            "nrrn preview stack.tif -o preview.png -m mine -m other.safetensors",
+            "nrrn preview stack.tif --units --strengths 0.25,0.5,0.75",
+            "nrrn preview stack.tif --fine-tune-minutes 5",
+        ),
+        function="nrrn_fiji.preview_job:preview_file",
+        settings=PreviewSettings,
+        counts="settings",
+        options=(
+            Option(
+                name="source",
+                label="Input",
+                help="The stack: a file, a folder of single-slice images, or a quoted pattern.",
+                kind=Kind.IMAGE,
+                required=True,
+                position="IN",
+            ),
+            Option(
+                name="out",
+                label="Picture",
+                help="The PNG file; stack-preview.png beside stack.tif when left out.",
+                kind=Kind.FILE,
+                spelling=("-o", "--out"),
+            ),
+            Option(
+                name="model",
+                label="Models",
+                help="A model to show beside the shipped ones: a name or a .safetensors file; may "
+                "be given again.",
+                kind=Kind.MODEL,
+                many=True,
+                default=(),
+                spelling=("-m", "--model"),
+            ),
+            Option(
+                name="channel",
+                label="Channel",
+                help="Which channel to look at, counted from 0.",
+                kind=Kind.INTEGER,
+                default=0,
+            ),
+            Option(
+                name="z_axis",
+                label="Slices lie along",
+                help="The axis that holds the slices of a stack that was saved as time points (T) "
+                "or channels (C); as the file says when left out.",
+                kind=Kind.TEXT,
+                choices=("Z", "T", "C"),
+            ),
+            OVERWRITE,
         ),
     ),
     Command(
