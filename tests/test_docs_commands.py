@@ -111,7 +111,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         info = {"axes": "ZYX", "spacing": 0.01, "unit": "um"}
         tifffile.imwrite(path, stack, imagej=True, resolution=(100, 100), metadata=info)
 
-    for name in ("stack.tif", "noisy.tif", "stacks/a.tif", "stacks/b.tif"):
+    for name in ("stack.tif", "noisy.tif", "stacks/a.tif"):
         save(name, noisy)
     save("clean.tif", clean)
     save("denoised.tif", (clean // 2 + noisy // 2).astype(np.uint8))
