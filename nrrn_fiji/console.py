@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -143,7 +144,7 @@ class Console:
             table = getattr(report, "table", None)
             if table is not None and table.rows:
                 show_table(table)
-            print(report.summary, flush=True)
+            print(as_typed(report.summary), flush=True)
 
     def failure(self, error: BaseException) -> int:
         """Say what went wrong, and return the exit code."""
@@ -170,12 +171,28 @@ def sentence(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename is not None else ""
         return f"{where}{error.strerror}."
-    text = " ".join(str(error).split())
+    text = as_typed(" ".join(str(error).split()))
     if isinstance(error, EXPECTED) and not isinstance(error, ModuleNotFoundError) and text:
         return text
     return (
         f"Something happened that should not: {type(error).__name__}: {text} Run the command again "
         "with --debug, and please report what it shows."
+    )
+
+
+# An option with its value, and the same for Python: --restart (restart=True).
+FOR_PYTHON = re.compile(r"(--([a-z-]+)(?: [^\s()]+)?) \(([a-z_]+)(?:=[^)]*)?\)")
+
+
+def as_typed(text: str) -> str:
+    """Return a sentence as it reads on a command line, where options are not arguments.
+
+    >>> as_typed("begin again with --restart (restart=True).")
+    'begin again with --restart.'
+    """
+    return FOR_PYTHON.sub(
+        lambda found: found[1] if found[3].replace("_", "-").startswith(found[2]) else found[0],
+        text,
     )
 
 
@@ -281,6 +298,7 @@ class JobProgress:
 
     def message(self, text: str) -> None:
         """Show a sentence, and write it down."""
+        text = as_typed(text)
         if self.log is not None:
             self.log.write(text)
         self.show_message(text)

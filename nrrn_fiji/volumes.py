@@ -182,8 +182,8 @@ def open_volume(
         axis, count, what = ("T", t, "time points") if t > 1 else ("C", c, "channels")
         volume.notes.append(
             f"{volume.name} says that it holds {count} {what} of a single slice, so each is "
-            f'denoised without neighbours. If they are slices in depth, give z_axis="{axis}" '
-            f"(--z-axis {axis})."
+            f"denoised without neighbours. If they are slices in depth, give --z-axis {axis} "
+            f'(z_axis="{axis}").'
         )
     elif z == 1:
         volume.notes.append(

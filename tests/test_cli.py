@@ -839,3 +839,27 @@ def test_a_missing_stack_and_an_unknown_model_are_one_sentence(
         assert name in err
         assert err.count("\n") == 1
     assert list(tmp_path.iterdir()) == [model.path]
+
+
+@pytest.mark.parametrize(
+    ("sentence", "typed"),
+    [
+        ("Begin again with --restart (restart=True).", "Begin again with --restart."),
+        ('Give --z-axis T (z_axis="T").', "Give --z-axis T."),
+        ("--noise (noise_out) is a.tif (32 bits).", "--noise is a.tif (32 bits)."),
+        ("Try --debug (it helps) or f(x=1).", "Try --debug (it helps) or f(x=1)."),
+    ],
+)
+def test_a_command_line_speaks_of_options_alone(sentence: str, typed: str) -> None:
+    assert console.as_typed(sentence) == typed
+
+
+def test_errors_speak_of_options_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import numpy
+    import tifffile
+
+    raw, out = tmp_path / "raw.tif", tmp_path / "clean.tif"
+    tifffile.imwrite(raw, numpy.zeros((3, 8, 8), numpy.uint8), photometric="minisblack")
+    out.write_text("finished")
+    assert cli.main(["denoise", str(raw), str(out)]) == 1
+    assert "allow to replace it with --overwrite." in capsys.readouterr().err
