@@ -206,7 +206,11 @@ class DenoiseSettings(Checked):
         "when left out. The result does not depend on it.",
         expert=True,
     )
-    device: str | None = setting(None, label="Device", help=DEVICE_HELP)
+    device: str | None = setting(
+        None,
+        label="Device",
+        help=DEVICE_HELP + ' Several of one kind, as "cuda:0,cuda:1", share the work on files.',
+    )
     precision: str | None = setting(
         None, label="Precision", help=PRECISION_HELP, choices=PRECISIONS, expert=True
     )
