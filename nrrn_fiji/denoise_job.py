@@ -21,6 +21,7 @@ import numpy as np
 
 from . import __version__
 from .calibration import readable_voxel
+from .choices import chosen, faster_model
 from .denoise_block import USED, channel_plans, write_block
 from .denoise_checks import (
     ARGUMENTS,
@@ -35,7 +36,7 @@ from .denoise_checks import (
 from .denoise_report import CONTENTS, DenoiseReport, PlanReport
 from .denoise_workers import compute_by, planned_by
 from .denoising import Block, Plan, denoise_slabs, estimate_seconds
-from .device import choose_device, describe
+from .device import choose_device
 from .fitness import warn_if_unlike
 from .models import DEFAULT_MODEL, Model, load_model
 from .outputs import BlockKey, PartialOutput
@@ -178,6 +179,7 @@ def plan_file(
         job.plans = job.plans or job.make_plans()
         said = Told(NoProgress())
         job.warn_if_unlike(said)
+        job.name_faster(left, said)
         notes += said.notes
         channels = [plan for plan in job.plans if plan.intensity[0] < plan.intensity[1]]
         seconds = 0.0
@@ -274,6 +276,16 @@ class DenoiseJob:
         source = StackSource(self.volume)
         warn_if_unlike(self.model.name, self.model.card, self.volume, source, span, progress)
 
+    def name_faster(self, slices: int, progress: Progress) -> None:
+        """Say so if a quicker model would save much of the time."""
+        faster = (
+            ""
+            if self.crew is not None
+            else faster_model(self.model, self.plans[0], self.settings, slices)
+        )
+        if faster:
+            progress.message(faster)
+
     def look_at_interrupted(self, restart: bool) -> tuple[int, list[str]]:
         """Take over the plan of an interrupted run that would be continued.
 
@@ -362,7 +374,8 @@ class DenoiseJob:
                 part.check_space(sum(map(self.size, self.targets)))
             part.make_folders()
             resumed = self.count(part.finished)
-            progress.message(_choices(self.plans[0], self.crew))
+            where = "" if self.crew is None else self.crew.described(self.plans[0].device)
+            progress.message(chosen(self.model, self.plans[0], self.settings, where))
             if part.finished:
                 progress.message(
                     f"Going on with an interrupted run: {resumed} of {self.total} slices are "
@@ -372,6 +385,7 @@ class DenoiseJob:
                 warn(StackSource(self.volume), progress, scans=self.settings.scans)
             if not part.complete:
                 self.warn_if_unlike(progress)
+                self.name_faster(self.total - resumed, progress)
                 with part.no_space_said(), ExitStack() as files:
                     writers = {
                         kind: files.enter_context(self.writer(part, kind)) for kind in self.targets
@@ -478,13 +492,6 @@ class DenoiseJob:
                     part.mark(BlockKey(time_point, channel, (block.start - first) // depth))
             before += len(self.written)
         progress.update(self.total, self.total)
-
-
-def _choices(plan: Plan, crew: Crew | None) -> str:
-    """Say in a sentence what was chosen."""
-    slabs_of = f"slabs of {plan.slab} slices" if plan.slab > 1 else "slice by slice"
-    device = describe(choose_device(plan.device)) if crew is None else crew.described(plan.device)
-    return f"Computing on {device} in {plan.precision}, tiles of {plan.tile} px, {slabs_of}."
 
 
 def _what_is_kept(part: PartialOutput) -> str:

@@ -235,5 +235,5 @@ def test_the_command_line_starts_a_worker_for_every_device(
         [*words, "--device", "cpu,cpu"], capture_output=True, text=True, timeout=200
     )
     assert done.returncode == 0, done.stderr
-    assert "Computing on 2 workers" in done.stderr and "(cpu, cpu)" in done.stderr
+    assert " on 2 workers" in done.stderr and "(cpu, cpu)" in done.stderr
     assert np.array_equal(pixels(out), expected)

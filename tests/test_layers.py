@@ -77,6 +77,7 @@ LAYERS = (
         "training_facts",
         "fitness",
         "model_exchange",
+        "choices",
         "registration",
         "scan_average",
         "scan_files",
