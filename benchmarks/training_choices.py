@@ -39,7 +39,7 @@ from nrrn_fiji.metrics import psnr
 from nrrn_fiji.network import NRRN
 from nrrn_fiji.noise import add_noise, noise_variance
 from nrrn_fiji.objectives import consensus, weighted_squared_error
-from nrrn_fiji.train_job import start_from
+from nrrn_fiji.train_setup import start_from
 from nrrn_fiji.triplets import TrainingStack, TripletSampler
 
 Image = NDArray[np.float32]

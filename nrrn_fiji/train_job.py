@@ -11,107 +11,44 @@ from __future__ import annotations
 
 import csv
 import io
-import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from torch import Tensor
 
 from nrrn_fiji import training
-from nrrn_fiji.device import bf16_is_fast, choose_device, describe, is_out_of_memory
-from nrrn_fiji.distributed_training import ALONE, Team, joined
-from nrrn_fiji.files import NO_SPACE, UNREACHABLE, write_whole
+from nrrn_fiji.device import describe, is_out_of_memory
+from nrrn_fiji.distributed_training import Team, joined
+from nrrn_fiji.files import write_whole
 from nrrn_fiji.fitness import measured_noise
 from nrrn_fiji.intensity import ArraySource
-from nrrn_fiji.masks import POINT, MaskShape, fitting_mask
-from nrrn_fiji.models import Model, load_model, save_model
+from nrrn_fiji.models import Model, save_model
 from nrrn_fiji.network import NRRN, TwoBranches
-from nrrn_fiji.noise_statistics import noise_correlation
 from nrrn_fiji.plots import loss_curve, sample_picture
 from nrrn_fiji.progress import Cancelled, NoProgress, Progress
-from nrrn_fiji.reports import readable_time
 from nrrn_fiji.settings import TrainSettings
-from nrrn_fiji.stack_checks import warn
-from nrrn_fiji.training_data import fingerprint, read_stacks
-from nrrn_fiji.triplets import Batch, TrainingStack, TripletSampler, split
+from nrrn_fiji.train_outputs import (
+    Beside,
+    TrainReport,
+    checkpoint_told,
+    model_path,
+    same_file,
+)
+from nrrn_fiji.train_setup import TRAINING_DATA, Job, prepare
+from nrrn_fiji.triplets import Batch, TrainingStack
 from nrrn_fiji.volumes import Volume
 
 __all__ = ["TrainReport", "train", "train_files"]
 
 
-SAMPLE_SIZE = 256
-TRAINING_DATA, PARENT = "training data", "model to fine-tune"
-FINE_TUNE_RATE = 0.1
-"""Fine-tuning starts from a good place: its default learning rate is smaller by this factor."""
-
-SMALLEST_CROP = 16
-LOOKED_OVER = 4
-"""Most stacks that are looked over, for drift and for their noise, before a training."""
-
-SMALLEST_MEASURED = 64
-"""Edge in pixels of the smallest slices whose noise can be told from structure."""
-
 Watch = Callable[[training.History, NDArray[np.float32], NDArray[np.float32]], None]
-
-
-@dataclass(frozen=True)
-class TrainReport:
-    """What a training did; see :class:`nrrn_fiji.reports.Reportable`."""
-
-    model: Model
-    ended: str
-    """``"finished"``, ``"stopped"`` or ``"diverged"``."""
-    steps: int
-    best_step: int
-    best_error: float | None
-    """Held-out error of the best step; None if the training ended before its first validation."""
-    seconds: float
-    files: tuple[Path, ...]
-    """The loss curve (CSV, PNG) and the sample picture."""
-    silent: bool = False
-    """Whether another process of the same training tells of it."""
-
-    @property
-    def model_path(self) -> Path:
-        """The model file."""
-        assert self.model.path is not None
-        return self.model.path
-
-    @property
-    def summary(self) -> str:
-        """What was done and where the result is."""
-        error = (
-            "not validated" if self.best_error is None else f"held-out error {self.best_error:.4g}"
-        )
-        lines = [
-            f"Model: {self.model_path}",
-            f"The best of {self.steps} steps is step {self.best_step} ({error}), after "
-            f"{readable_time(self.seconds)} in all.",
-        ]
-        if self.files:
-            lines.append(f"Look at {', '.join(str(file) for file in self.files)}.")
-        return "\n".join(lines)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The same in JSON's types."""
-        return {
-            "model": str(self.model_path),
-            "hash": self.model.hash,
-            "ended": self.ended,
-            "steps": self.steps,
-            "best_step": self.best_step,
-            "best_error": self.best_error,
-            "seconds": self.seconds,
-            "files": [str(file) for file in self.files],
-        }
 
 
 def train(
@@ -252,22 +189,6 @@ def train_files(
 
 
 @contextmanager
-def checkpoint_told(files: Beside) -> Iterator[None]:
-    """Say, where a disk is full or out of reach, that the last checkpoint is still there."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in NO_SPACE | UNREACHABLE or not files.checkpoint.is_file():
-            raise
-        told = OSError(
-            f"{error} The last checkpoint is kept in {files.checkpoint}: go on with --resume "
-            "(resume=True)."
-        )
-        told.errno = error.errno
-        raise told from error
-
-
-@contextmanager
 def best_kept(
     files: Beside, job: Job, team: Team, description: str, licence: str
 ) -> Iterator[None]:
@@ -301,272 +222,6 @@ def best_kept(
                 f"{job.settings.crop} px: choose a smaller batch or crop.{kept}"
             ) from error
         raise
-
-
-# Where things lie ---------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Beside:
-    """The files that a training keeps beside its model."""
-
-    model: Path
-
-    def named(self, suffix: str) -> Path:
-        """Return ``mine<suffix>`` for the model ``mine.safetensors``."""
-        return self.model.with_name(self.model.stem + suffix)
-
-    @property
-    def checkpoint(self) -> Path:
-        """State of the training, to resume from."""
-        return self.named(".checkpoint.safetensors")
-
-    @property
-    def losses(self) -> Path:
-        """A row per step."""
-        return self.named(".loss.csv")
-
-    @property
-    def curve(self) -> Path:
-        """The loss curve."""
-        return self.named(".loss.png")
-
-    @property
-    def sample(self) -> Path:
-        """A held-out crop, denoised."""
-        return self.named(".sample.png")
-
-    def check(self, *, resume: bool, overwrite: bool) -> None:
-        """Refuse to lose an existing model or an interrupted training."""
-        if resume:
-            if not self.checkpoint.is_file():
-                raise FileNotFoundError(
-                    f"There is no checkpoint {self.checkpoint} to resume from: start without "
-                    "--resume (resume=True)."
-                )
-            return
-        if overwrite:
-            return
-        if self.checkpoint.exists():
-            raise FileExistsError(
-                f"A training of {self.model} was interrupted: continue it with --resume "
-                "(resume=True), or start again with --overwrite (overwrite=True)."
-            )
-        if self.model.exists():
-            raise FileExistsError(
-                f"The model {self.model} exists: choose another name, or replace it with "
-                "--overwrite (overwrite=True)."
-            )
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep a second training out of the same files."""
-        if not self.model.parent.is_dir():
-            raise FileNotFoundError(
-                f"The folder {self.model.parent} for the model does not exist: make it first."
-            )
-        lock = FileLock(self.named(".lock"), blocking=False)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise FileExistsError(
-                f"Another training is writing {self.model} right now: wait for it, or choose "
-                "another name."
-            ) from None
-        try:
-            yield
-        finally:
-            Path(lock.lock_file).unlink(missing_ok=True)
-            lock.release()
-
-
-def same_file(one: Path, other: Path) -> bool:
-    """Whether both names are those of one existing file."""
-    return one.exists() and other.exists() and one.samefile(other)
-
-
-def model_path(out: str | Path) -> Path:
-    """Return the file that a model called ``out`` is written to."""
-    path = Path(out)
-    if path.suffix == "":
-        return path.with_suffix(".safetensors")
-    if path.suffix != ".safetensors":
-        raise ValueError(
-            f"The model file {path} ends in {path.suffix}, but models are .safetensors files: "
-            f"write to {path.with_suffix('.safetensors').name}, say."
-        )
-    return path
-
-
-# Before the training ------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Job:
-    """Everything that a training needs, read and chosen."""
-
-    network: NRRN
-    sampler: TripletSampler
-    settings: TrainSettings
-    example: Batch
-    stacks: tuple[TrainingStack, ...]
-    data: dict[str, str]
-    """Fingerprints of the training data and the model that is fine-tuned."""
-    parent: Model | None
-    asked: TrainSettings
-    """The settings before anything was filled in."""
-
-    def command(self, out: Path) -> str:
-        """Return the command line that asks for this training."""
-        words = ["nrrn", "train", *dict.fromkeys(stack.source for stack in self.stacks)]
-        words += ["-o", out.name]
-        if self.parent is not None:
-            words += ["--fine-tune", self.parent.name]
-        for name, value in self.asked.asked().items():
-            words.append("--" + name.replace("_", "-"))
-            if isinstance(value, tuple):
-                words.append(",".join(f"{number:g}" for number in value))
-            elif isinstance(value, float):
-                words.append(f"{value:g}")
-            elif value is not True:
-                words.append(str(value))
-        return shlex.join(words)
-
-    def described(self, resume: bool, processes: int = 1) -> str:
-        """Return the settings that were chosen, in a sentence."""
-        s = self.settings
-        length = f"{s.steps} steps" if s.minutes is None else f"{s.minutes:g} min"
-        start = f"fine-tuning {self.parent.name}" if self.parent else "fresh weights"
-        if resume:
-            start = "going on from the checkpoint"
-        noise = ", ".join(
-            f"{name} {low:g}-{high:g}"
-            for name, pair in (("Poisson peak", s.poisson), ("Gaussian sigma", s.gaussian))
-            if pair is not None
-            for low, high in [pair]
-        )
-        if s.objective == "masked" and s.mask_shape != str(POINT):
-            noise = f"mask {s.mask_shape}, as the noise of neighbouring pixels is alike"
-        by = f"by {processes} processes, this one " if processes > 1 else ""
-        return (
-            f"Training {by}on {describe(torch.device(s.device or 'cpu'))} in {s.precision}: "
-            f"{s.objective} objective{f' ({noise})' if noise else ''}, {start}, "
-            f"{self.network.units} units x {self.network.maps} maps, crops of {s.crop} px, "
-            f"batches of {s.batch}, {length}, learning rate {s.rate:g} ({s.schedule})."
-        )
-
-
-def prepare(
-    stacks: Sequence[NDArray[Any] | str | Path | Volume],
-    settings: TrainSettings,
-    fine_tune: str | Path | Model | None,
-    progress: Progress,
-    team: Team = ALONE,
-) -> Job:
-    """Read the stacks and fill in what the settings leave open."""
-    parent = None if fine_tune is None else load_model(fine_tune)
-    asked = settings
-    resolved = with_defaults(replace(settings, device=team.device(settings.device)), parent)
-    assert resolved.batch is not None
-    team.part(resolved.batch)
-    data = read_stacks(stacks, settings.intensity, progress)
-    for stack in data[:: -(-len(data) // LOOKED_OVER)]:
-        warn(ArraySource(stack.array), progress, scans=settings.scans, name=stack.name)
-    if settings.crop is None:
-        resolved = replace(resolved, crop=fitting_crop(data, resolved))
-    if resolved.mask_shape is None:
-        resolved = replace(resolved, mask_shape=str(mask_shape(data, resolved)))
-    sampler = TripletSampler(data, training.sample_settings(resolved))
-    assert resolved.units is not None and resolved.maps is not None
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(resolved.seed)
-        network = NRRN(resolved.units, resolved.maps, resolved.edge)
-    if parent is not None:
-        start_from(network, parent.network)
-    return Job(
-        network,
-        sampler,
-        resolved,
-        sampler.example(SAMPLE_SIZE),
-        tuple(data),
-        {TRAINING_DATA: fingerprint(data), PARENT: parent.hash if parent else ""},
-        parent,
-        asked,
-    )
-
-
-def mask_shape(stacks: Sequence[TrainingStack], settings: TrainSettings) -> MaskShape:
-    """Return the mask that suits the noise of the stacks."""
-    if settings.poisson is not None or settings.gaussian is not None:
-        return POINT  # Synthetic noise is independent from pixel to pixel.
-    measured = []
-    for stack in stacks[:: -(-len(stacks) // LOOKED_OVER)]:
-        # Scans are independent of each other; within one, noise may be alike.
-        images = stack.array[:1] if settings.scans else stack.array
-        # Where slices are too small to measure anything, nothing is known: single pixels.
-        if min(images.shape[1:]) >= SMALLEST_MEASURED:
-            measured.append(noise_correlation(images))
-    return fitting_mask(measured, isotropic=settings.isotropic and not settings.scans)
-
-
-def with_defaults(settings: TrainSettings, parent: Model | None = None) -> TrainSettings:
-    """Fill in what suits the device, the kind of data and the model to fine-tune."""
-    settings = with_architecture(settings, parent)
-    device = choose_device(settings.device)
-    synthetic = settings.poisson is not None or settings.gaussian is not None
-    objective = "consensus" if settings.scans else "clean" if synthetic else "masked"
-    resolved = training.resolve(
-        settings,
-        device=device,
-        precision=settings.precision or ("bf16" if bf16_is_fast(device) else "fp32"),
-        objective=objective,
-    )
-    if parent is not None and settings.rate is None and resolved.rate is not None:
-        resolved = replace(resolved, rate=resolved.rate * FINE_TUNE_RATE)
-    return resolved
-
-
-def with_architecture(settings: TrainSettings, parent: Model | None) -> TrainSettings:
-    """Take the architecture of the model to fine-tune; it can grow by units, and no other way."""
-    if parent is None:
-        return settings
-    if settings.units is not None and settings.units < parent.units:
-        raise ValueError(
-            f"units is {settings.units}, but the model to fine-tune, {parent.name}, has "
-            f"{parent.units}, and units can only be added: leave units out."
-        )
-    if settings.maps not in (None, parent.maps):
-        raise ValueError(
-            f"maps is {settings.maps}, but the model to fine-tune, {parent.name}, has "
-            f"{parent.maps}: leave maps out."
-        )
-    if settings.edge and not parent.edge:
-        raise ValueError(
-            f"edge is asked for, but the model to fine-tune, {parent.name}, has no edge layer: "
-            "leave edge out."
-        )
-    units = settings.units or parent.units
-    return replace(settings, units=units, maps=parent.maps, edge=parent.edge)
-
-
-def start_from(network: NRRN, parent: NRRN) -> None:
-    """Give a network the weights of its parent; units that the parent lacks start as its last."""
-    network.load_state_dict(parent.state_dict(), strict=False)
-    for unit in network.BU[parent.units :]:
-        unit.load_state_dict(parent.BU[-1].state_dict())
-
-
-def fitting_crop(stacks: Sequence[TrainingStack], settings: TrainSettings) -> int:
-    """Return the largest crop up to the default that leaves room to hold a part out."""
-    assert settings.crop is not None
-    for crop in range(settings.crop, SMALLEST_CROP - 1, -8):
-        try:
-            for stack in stacks:
-                split(stack, training.sample_settings(replace(settings, crop=crop)))
-        except ValueError:
-            continue
-        return crop
-    return SMALLEST_CROP  # The sampler says which stack is too small, and why.
 
 
 # While it runs ------------------------------------------------------------------------------------

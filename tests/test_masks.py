@@ -9,7 +9,7 @@ from scipy import ndimage
 from nrrn_fiji.masks import MaskShape, fitting_mask, mask_pixels
 from nrrn_fiji.noise_statistics import noise_correlation
 from nrrn_fiji.settings import TrainSettings
-from nrrn_fiji.train_job import mask_shape
+from nrrn_fiji.train_setup import mask_shape
 from nrrn_fiji.triplets import TrainingStack
 
 

@@ -89,7 +89,7 @@ def relabelled(option: Option) -> Option:
 def time_needed(imp: Any, values: dict[str, Any]) -> str:
     """Return how long a training would take, or how many steps its minutes are, in a sentence."""
     from ..models import load_model
-    from ..train_job import with_defaults
+    from ..train_setup import with_defaults
 
     settings: TrainSettings = find_command("train").make_settings(values)
     parent = load_model(values["fine_tune"]) if "fine_tune" in values else None
