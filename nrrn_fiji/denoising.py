@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-import time
 from collections.abc import Container, Iterator
 from itertools import product
 from typing import Any, NamedTuple
@@ -22,13 +21,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .device import TORCH_DTYPES, is_out_of_memory, release_memory
+from .device import is_out_of_memory, release_memory
+from .engines import estimate_seconds, make_engine
 from .fused import Centre, FusedNRRN
 from .intensity import Source, check_dtype, fill_invalid, invalid_mask, restore, to_unit
 from .network import NRRN
 from .plan import CPU_TILE, SMALLEST_TILE, Plan, make_plan
 from .progress import Cancelled, NoProgress, Progress
-from .tiles import Window, slabs, window_size, windows
+from .tiles import Window, slabs, windows
 
 __all__ = ["Block", "Plan", "Source", "denoise_slabs", "estimate_seconds", "make_plan"]
 
@@ -152,10 +152,10 @@ class _Run:
     def _engines(self) -> list[FusedNRRN]:
         """Return the network as it sees the image in each of the plan's orientations."""
         return [
-            FusedNRRN(
+            make_engine(
                 self.network,
                 device=self.device,
-                dtype=TORCH_DTYPES[self.precision],
+                precision=self.precision,
                 units=self.plan.units,
                 every=self.want_units,
                 orientation=orientation,
@@ -446,51 +446,3 @@ class _Slice(NamedTuple):
         """Return a slice that shares no memory with the array that it was read with."""
         image = self.image.copy()
         return self._replace(image=image, filled=image if self.invalid is None else self.filled)
-
-
-def estimate_seconds(network: NRRN, plan: Plan, slices: int | None = None) -> float:
-    """Estimate how long a plan takes on this machine, by timing one batch of tiles.
-
-    Parameters
-    ----------
-    network
-        The network that the plan was made for.
-    plan
-        From :func:`make_plan`.
-    slices
-        Slices to denoise; all of the volume when left out.
-
-    Returns
-    -------
-    float
-        Seconds of computing, without reading and writing.
-    """
-    depth, height, width = plan.shape
-    if plan.intensity[0] == plan.intensity[1]:
-        return 0.0
-    count = depth if slices is None else slices
-    size = [window_size(length, plan.tile, plan.halo) for length in (height, width)]
-    engine = FusedNRRN(
-        network,
-        device=torch.device(plan.device),
-        dtype=TORCH_DTYPES[plan.precision],
-        units=plan.units,
-    )
-    noise = np.random.default_rng(0).random((plan.batch, 1, *size), np.float32)
-    image = engine.load(torch.from_numpy(noise))
-    centres_beside = 2 if plan.images == 3 and not plan.scans and depth > 1 else 1
-
-    def one_slice() -> float:
-        start = time.perf_counter()
-        centre = engine.centre(image)
-        engine.branches(image, [centre] * centres_beside)[-1].cpu()
-        return time.perf_counter() - start
-
-    one_slice()  # the first run also prepares kernels
-    seconds = min(one_slice() for _ in range(2))
-    tiles = len(windows((height, width), plan.tile, plan.halo))
-    if plan.scans:
-        return 2 * seconds * tiles / plan.batch * plan.orientations
-    # The slices beside a slab are its neighbours too.
-    again = sum(len(slab) + (plan.images == 3) for slab in slabs(range(count), plan.slab))
-    return seconds * again * tiles / plan.batch * plan.orientations

@@ -7,19 +7,24 @@ and what was chosen is in the plan.
 from __future__ import annotations
 
 import platform
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import torch
 
+from .settings import PRECISIONS
+
 __all__ = [
     "TORCH_DTYPES",
     "bf16_is_fast",
+    "check_int8",
     "choose_device",
     "choose_precision",
     "describe",
     "free_memory",
     "is_out_of_memory",
+    "missing_for_int8",
     "release_memory",
 ]
 
@@ -83,32 +88,63 @@ def bf16_is_fast(device: torch.device) -> bool:
     return False
 
 
+def missing_for_int8(device: torch.device) -> str | None:
+    """Return what is missing for quick 8-bit convolutions on ``device``; None if nothing is.
+
+    They need a CPU that multiplies bytes (VNNI: Intel's from 2019, AMD's from 2022 on), torch's
+    convolutions for it, and Numba for what lies between them.
+    """
+    if device.type != "cpu":
+        return "a CPU (8-bit convolutions exist for no other device)"
+    # Neither is in every version of torch.
+    supported = getattr(torch.cpu, "_is_vnni_supported", None)
+    if supported is None or not supported():
+        return "a processor with AVX-512 VNNI"
+    if not hasattr(torch.ops.onednn, "qconv2d_pointwise"):
+        return "a version of torch with oneDNN"
+    if find_spec("numba") is None:
+        return "Numba (pip install 'nrrn-fiji[fast]')"
+    return None
+
+
+def check_int8(device: torch.device) -> None:
+    """Raise ValueError if ``device`` cannot compute in int8, and say what is missing."""
+    missing = missing_for_int8(device)
+    if missing is not None:
+        raise ValueError(
+            f"precision is 'int8', but that needs {missing}: choose fp32, or leave it out."
+        )
+
+
 def choose_precision(name: str | None, device: torch.device, dtype: np.dtype[Any] | str) -> str:
     """Return the precision ``name``, or the best for images of type ``dtype`` on ``device``.
 
     Returns
     -------
     str
-        ``"fp32"``, ``"bf16"`` or ``"fp16"``.  Left out, it is bf16 for 8-bit images where that is
-        faster (:func:`bf16_is_fast`), because its error is below that of rounding to 8 bits, else
-        fp32; docs/decisions/precision.md has the measurements.
+        ``"fp32"``, ``"bf16"``, ``"fp16"`` or ``"int8"``.  Left out, it is bf16 for 8-bit images
+        where that is faster (:func:`bf16_is_fast`), because its error is below that of rounding to
+        8 bits, else fp32; docs/decisions/precision.md has the measurements.  int8 depends on the
+        network, too, so it is left to :func:`nrrn_fiji.plan.make_plan`.
 
     Raises
     ------
     ValueError
-        If ``name`` is unknown, or is fp16 on a CPU.
+        If ``name`` is unknown, or the device cannot compute in it.
     """
     if name is None:
         return "bf16" if np.dtype(dtype).itemsize == 1 and bf16_is_fast(device) else "fp32"
-    if name not in TORCH_DTYPES:
+    if name not in PRECISIONS:
         raise ValueError(
-            f"precision is {name!r}, but it must be one of {', '.join(TORCH_DTYPES)}: "
+            f"precision is {name!r}, but it must be one of {', '.join(PRECISIONS)}: "
             "choose one of these, or leave it out."
         )
+    if name == "int8":
+        check_int8(device)
     if name == "fp16" and device.type == "cpu":
         raise ValueError(
-            "precision is 'fp16', but CPUs compute in fp32 or bf16: choose one of these, or leave "
-            "it out."
+            "precision is 'fp16', but CPUs compute in fp32 or bf16, and some in int8: choose one "
+            "of these, or leave it out."
         )
     return name
 

@@ -197,13 +197,17 @@ class FusedNRRN:
             weight, bias = layer.weight, layer.bias
         else:
             raise TypeError(f"{layer} is not a layer of an NRRN.")
-        weight = torch.rot90(weight, self.orientation % 4, (2, 3))
-        if self.orientation >= 4:
-            weight = weight.flip(3)
         return (
-            weight.detach().to(self.device, dtype).contiguous(memory_format=torch.channels_last),
+            self.turn(weight.detach())
+            .to(self.device, dtype)
+            .contiguous(memory_format=torch.channels_last),
             bias.detach().to(self.device, dtype),
         )
+
+    def turn(self, kernels: Tensor) -> Tensor:
+        """Turn kernels (…, 3, 3) as the orientation says."""
+        kernels = torch.rot90(kernels, self.orientation % 4, (-2, -1))
+        return kernels.flip(-1) if self.orientation >= 4 else kernels
 
 
 def _noise(h: Tensor) -> Tensor:

@@ -152,8 +152,10 @@ def resolve(
             f"steps is {settings.steps} and minutes is {settings.minutes:g}, but only one of them "
             "can set the length of the training: leave one out."
         )
-    if precision == "fp16":
-        raise ValueError('precision is "fp16", but training needs "fp32" or "bf16": choose one.')
+    if precision not in ("fp32", "bf16"):
+        raise ValueError(
+            f'precision is "{precision}", but training needs "fp32" or "bf16": choose one.'
+        )
     machine = GPU if device.type in ("cuda", "mps") else CPU
     preset = PAPER if settings.preset == "paper" else {}
     values: dict[str, Any] = {**EVERYWHERE, "objective": objective, **machine, **preset}
