@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,8 @@ import pytest
 import tifffile
 from plain_engine import strong_network
 
-from nrrn_fiji.models import save_model
+from nrrn_fiji import training
+from nrrn_fiji.models import load_model, save_model
 
 if os.name != "posix":
     pytest.skip("needs fork and SIGKILL", allow_module_level=True)
@@ -47,6 +49,9 @@ WAYS = {
     "TIFF": Way("clean.tif"),
     "three outputs": Way("clean.tif", ("--noise", "noise.tif", "--units-out", "units.ome.tif")),
     "folder": Way("clean", ("--noise", "noise"), "slices"),
+    "OME-Zarr": Way("clean.zarr", ("--noise", "noise.zarr")),
+    "HDF5": Way("clean.h5"),
+    "MRC": Way("clean.mrc"),
 }
 
 
@@ -138,3 +143,55 @@ def test_killed_at_each_step_on_the_disk(name: str, given: Path, tmp_path: Path)
         else:
             assert code == 0, f"step {step}: {victim.said}"
         assert contents(folder) == expected
+
+
+TRAINING = ["--units", "1", "--maps", "4", "--crop", "16", "--batch", "1", "--steps", "120"]
+TRAINING += ["--device", "cpu", "--precision", "fp32", "--seed", "3"]
+
+
+def test_killed_training_goes_on_with_the_same_losses(given: Path, tmp_path: Path) -> None:
+    """With --resume, from its last checkpoint; before the first one, from the beginning."""
+    folders = [tmp_path / name for name in ("undisturbed", "killed")]
+    for folder in folders:
+        folder.mkdir()
+    undisturbed, killed = folders
+    line = ["train", given / "raw.tif", *TRAINING]
+    victim = Victim([*line, "-o", undisturbed / "own.safetensors"], undisturbed)
+    assert victim.wait() == 0, victim.said
+    line += ["-o", killed / "own.safetensors"]
+    checkpoint = killed / "own.checkpoint.safetensors"
+    kills, steps, resume = 0, [], False
+    chance = random.Random(0)
+    while kills < KILLS // 2:
+        before = checkpoint.stat().st_mtime_ns if resume else None
+        victim = Victim([*line, *["--resume"] * resume], killed, pause=0.002, seed=kills)
+        if kills:  # the first falls before the first checkpoint
+
+            def saved(before: int | None = before) -> bool:
+                return checkpoint.exists() and checkpoint.stat().st_mtime_ns != before
+
+            assert victim.wait_until(saved), victim.said
+        time.sleep(chance.uniform(0, 0.2))
+        assert victim.kill() == KILLED, victim.said
+        kills += 1
+        assert not (killed / "own.safetensors").exists()
+        resume = checkpoint.exists()
+        steps.append(step_of(checkpoint) if resume else 0)
+        if steps[-1] >= 100:
+            break
+    assert steps[0] == 0 and 0 < steps[1] < 120 and steps == sorted(steps)
+    victim = Victim([*line, "--resume"], killed)
+    assert victim.wait() == 0, victim.said
+    ours, theirs = ((folder / "own.loss.csv").read_text() for folder in folders)
+    assert ours == theirs and ours.count("\n") == 121
+    models = [load_model(folder / "own.safetensors") for folder in folders]
+    assert models[0].hash == models[1].hash
+    assert sorted(path.name for path in killed.iterdir()) == sorted(
+        path.name for path in undisturbed.iterdir()
+    )
+
+
+def step_of(checkpoint: Path) -> int:
+    """Return how many steps a checkpoint has seen."""
+    header, tensors = training.read_checkpoint(checkpoint)
+    return training.history_in(header, tensors).step

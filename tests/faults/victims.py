@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
+
 import nrrn_fiji.denoise_job
 from nrrn_fiji import training
 from nrrn_fiji.cli import main
@@ -30,6 +32,7 @@ from nrrn_fiji.outputs import PartialOutput
 __all__ = ["KILLED", "Victim", "contents", "journal_of"]
 
 IMPORTED = [
+    *("nrrn_fiji.ome_zarr", "nrrn_fiji.hdf5", "nrrn_fiji.mrc"),
     *("nrrn_fiji.cli", "nrrn_fiji.denoise_job", "nrrn_fiji.train_job", "nrrn_fiji.plots"),
     *(
         "matplotlib.figure",
@@ -230,8 +233,23 @@ def journal_of(out: Path) -> int:
 def contents(folder: Path) -> dict[str, str]:
     """Every file below, with a hash of what is in it, and every folder."""
     return {
-        str(path.relative_to(folder)): (
-            hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "folder"
-        )
+        str(path.relative_to(folder)): _hash(path) if path.is_file() else "folder"
         for path in sorted(folder.rglob("*"))
     }
+
+
+def _hash(path: Path) -> str:
+    """Return a hash of a file; of HDF5, which notes the time of each change, of what it holds."""
+    if path.suffix != ".h5":
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    with h5py.File(path, "r") as file:
+
+        def add(name: str, item: Any) -> None:
+            digest.update(f"{name} {sorted((k, str(v)) for k, v in item.attrs.items())}".encode())
+            if isinstance(item, h5py.Dataset):
+                digest.update(f"{item.dtype} {item.shape}".encode() + item[()].tobytes())
+
+        add("/", file)
+        file.visititems(add)
+    return digest.hexdigest()
