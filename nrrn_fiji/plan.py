@@ -33,6 +33,8 @@ GPU_WINDOW_PIXELS = 1 << 20
 """Pixels in a batch of windows that keep a GPU busy."""
 
 FEWEST_INT8_MAPS = 16
+INT8_SPEED = 4
+"""As fast as fp32 (docs/decisions/speed.md), so slabs of that depth take the same time."""
 MOST_RMS, MOST_ERROR = 0.3, 2.0
 """Grey levels of 255 by which int8 may differ from fp32; rounding to 8 bits alone has 0.29 rms."""
 
@@ -214,6 +216,8 @@ def make_plan(
     else:
         work = units * network.maps**2
         pixels = SLAB_PIXELS if on_gpu else CPU_SLAB_WORK // work
+        if precision == "int8":
+            pixels *= INT8_SPEED
         slab = min(max(FEWEST_SLICES, pixels // (height * width)), MOST_SLICES)
         slab = max(1, min(slab, (slab_memory - 2 * per_read) // per_slice, depth))
     host = slab * per_slice + 2 * per_read
