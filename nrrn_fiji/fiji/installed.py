@@ -18,6 +18,8 @@ from pathlib import Path
 
 import appdirs
 
+from ..files import write_whole
+
 __all__ = [
     "FIJI_VARIABLES",
     "Java",
@@ -198,9 +200,7 @@ def remember_fiji(folder: Path) -> None:
     """Keep a Fiji folder as the one to take when none is named."""
     file = _settings_file()
     file.parent.mkdir(parents=True, exist_ok=True)
-    fresh = file.with_suffix(".new")
-    fresh.write_text(json.dumps({"fiji": str(folder)}), encoding="utf-8")
-    fresh.replace(file)
+    write_whole(file, json.dumps({"fiji": str(folder)}).encode())
 
 
 def remembered_fiji() -> Path | None:

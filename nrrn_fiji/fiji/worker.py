@@ -44,7 +44,10 @@ class OrdinaryImageJ:
 
 
 class Lines(io.TextIOBase):
-    """Standard output for messages: every line is written as a whole, whichever thread writes."""
+    """Standard output for messages: every line is written as a whole, whichever thread writes.
+
+    Whatever else is printed goes where errors go.
+    """
 
     def __init__(self, out: TextIO):
         self._out = out
@@ -57,8 +60,9 @@ class Lines(io.TextIOBase):
         whole, newline, self._begun.text = line.rpartition("\n")
         if newline:
             with self._lock:
-                self._out.write(whole + newline)
-                self._out.flush()
+                out = self._out if whole.startswith("{") else sys.stderr
+                out.write(whole + newline)
+                out.flush()
         return len(text)
 
     def flush(self) -> None:
