@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from plain_engine import FIXTURE, identity_network, plain_stack, strong_network
 
 import nrrn_fiji as nrrn
-from nrrn_fiji import denoise_job
+from nrrn_fiji import denoise_block
 from nrrn_fiji.api import denoise_file, plan_file
 from nrrn_fiji.journal import Journal
 from nrrn_fiji.models import Model, save_model
@@ -380,7 +380,7 @@ def test_plan_says_what_will_be_and_writes_nothing(tmp_path: Path, model: Model)
 @pytest.mark.parametrize(
     ("out", "said"),
     [
-        ("x.png", "only .tif and .tiff"),
+        ("x.png", "only .tif, .tiff, .zarr"),
         ("fo.v1", "a name without a dot"),
         ("nowhere/x.tif", "nowhere of the output x.tif does not exist"),
         ("raw.tif/x.tif", "is not a folder"),
@@ -391,7 +391,7 @@ def test_outputs_that_cannot_be_are_refused_before_any_work(
     tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch, out: str, said: str, kind: str
 ) -> None:
     source = write(tmp_path / "raw.tif", noisy((3, 20, 20)))
-    monkeypatch.setattr(denoise_job, "grey_range", lambda *_, **__: pytest.fail("measured"))
+    monkeypatch.setattr(denoise_block, "grey_range", lambda *_, **__: pytest.fail("measured"))
     outputs: dict[str, Any] = {"out": tmp_path / "clean.tif", kind: tmp_path / out}
     for function in (plan_file, denoise_file):
         with pytest.raises((ValueError, OSError), match=said):
