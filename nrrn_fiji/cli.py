@@ -152,7 +152,7 @@ def long_help(option: Option) -> str:
         facts.append(f"{option.minimum:g} to {option.maximum:g}")
     elif option.minimum is not None:
         facts.append(f"at least {option.minimum:g}")
-    if option.kind is not Kind.FLAG and option.default not in (None, ""):
+    if option.kind is not Kind.FLAG and option.default not in (None, "", ()):
         facts.append(f"default: {option.default}")
     elif option.setting and option.kind in (Kind.INTEGER, Kind.NUMBER) and not says_default(option):
         facts.append("default: chosen for you")
