@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import inspect
 import re
-import shutil
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
@@ -202,7 +201,7 @@ def write_package(
             else:
                 save_bioimageio_package_as_folder(description, output_path=whole)
         if out.is_dir():
-            shutil.rmtree(out)
+            out.rename(Path(scratch) / "replaced")
         whole.replace(out)
     return out
 

@@ -17,7 +17,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TextIO
@@ -68,12 +68,13 @@ class LogFile:
     Raises
     ------
     OSError
-        If the file cannot be written.
+        If the file cannot be written.  When that happens later, the run goes on without it.
     """
 
     def __init__(self, path: Path, words: Sequence[str]):
         self.path = path
         self.started = self.shown = time.monotonic()
+        self.begun = False
         self.writing = threading.Lock()
         self.file: TextIO = path.open("a", encoding="utf-8", errors="backslashreplace")
         packages = ", ".join(f"{name} {number}" for name, number in package_versions().items())
@@ -83,15 +84,30 @@ class LogFile:
         self.write(f"nrrn-fiji {full_version()}")
         self.write(f"Python {platform.python_version()} on {platform.platform()}, {sys.executable}")
         self.write(f"packages: {packages}")
+        self.begun = True
 
     def write(self, text: str) -> None:
         """Write a sentence, or more lines than one, with the seconds since the start."""
         with self.writing:
             if self.file.closed:
                 return
-            for line in text.splitlines():
-                self.file.write(f"{time.monotonic() - self.started:9.1f} s  {line}\n")
-            self.file.flush()
+            try:
+                for line in text.splitlines():
+                    self.file.write(f"{time.monotonic() - self.started:9.1f} s  {line}\n")
+                self.file.flush()
+                return
+            except OSError as error:
+                if not self.begun:
+                    raise
+                problem = error.strerror
+                with suppress(OSError):  # what is left in its buffer still has no room
+                    self.file.close()
+        # A log is no reason to lose the work that it tells of.
+        warnings.warn(
+            f"The log {self.path} cannot be written any more ({problem}): the run goes on "
+            "without it.",
+            stacklevel=2,
+        )
 
     def progress(self, text: str, *, last: bool) -> None:
         """Write how far a job is: the end, and now and then on the way."""
@@ -118,5 +134,5 @@ class LogFile:
             yield
         finally:
             warnings.showwarning = before
-            with self.writing:
+            with self.writing, suppress(OSError):
                 self.file.close()

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
+from .hiccups import out_of_reach
 from .models import CHECKPOINT_SUFFIXES, SUFFIX, Model, install_model
 
 __all__ = ["PACKAGE_SUFFIXES", "fetch_model", "take_in"]
@@ -202,7 +203,9 @@ def model_in_archive(archive: Path) -> Iterator[Path]:
                     "large: get the package again."
                 )
             content = packed.read(info)  # never more than the size it gives
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+    except Exception as error:  # whatever goes wrong inside a reader of foreign bytes
+        if str(archive) in str(error) or out_of_reach(error):
+            raise
         raise ValueError(
             f"{archive} is not a zip file, is damaged or locked by a password: get it again."
         ) from error

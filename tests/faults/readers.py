@@ -27,6 +27,7 @@ from victims import IMPORTED
 from nrrn_fiji import training
 from nrrn_fiji.api import denoise_file
 from nrrn_fiji.catalogue import show_model
+from nrrn_fiji.model_exchange import take_in
 from nrrn_fiji.models import import_checkpoint, load_model, user_models_dir
 from nrrn_fiji.progress import NoProgress
 from nrrn_fiji.settings import DenoiseSettings, TrainSettings
@@ -78,6 +79,11 @@ def import_model(path: Path) -> None:
     import_checkpoint(path)
 
 
+def take_in_package(path: Path) -> None:
+    """Install the model in a package."""
+    take_in(path, "mine", overwrite=True)
+
+
 def training_settings() -> TrainSettings:
     """The settings of the checkpoint among the seeds."""
     return training.resolve(
@@ -110,6 +116,7 @@ READERS: dict[str, Callable[[Path], None]] = {
     "image": read_image,
     "model": read_model,
     "published": import_model,
+    "package": take_in_package,
     "checkpoint": read_checkpoint,
     "record": go_on,
 }

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import re
 import struct
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,6 +146,14 @@ def make_published(folder: Path) -> None:
     torch.save(state, folder / "old.pth", _use_new_zipfile_serialization=False)
 
 
+def make_package(folder: Path) -> None:
+    model = folder.parent / "net.safetensors"
+    save_model(model, strong_network(1, 4), {})
+    with zipfile.ZipFile(folder / "net.zip", "w", zipfile.ZIP_DEFLATED) as package:
+        package.writestr("rdf.yaml", "name: net")
+        package.write(model, "net.safetensors")
+
+
 def make_checkpoint(folder: Path) -> None:
     network = strong_network(1, 4).requires_grad_(True)
     optimiser = torch.optim.Adam(network.parameters())
@@ -196,6 +205,7 @@ MAKERS = {
     "OME-Zarr": (make_zarr, "image"),
     "models": (make_models, "model"),
     "published checkpoints": (make_published, "published"),
+    "packages": (make_package, "package"),
     "checkpoints of a training": (make_checkpoint, "checkpoint"),
 }
 
