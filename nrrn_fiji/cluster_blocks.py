@@ -188,10 +188,16 @@ def _close() -> None:
 
 
 def close_run(name: str) -> None:
-    """Close what is open for a run that has ended."""
-    with _turn:
-        if _opened and _opened[0].name == name:
-            _close()
+    """Close what is open for a run that has ended, unless a block of it is still computed.
+
+    The next run closes it then: Dask must not wait here, where a worker answers its scheduler.
+    """
+    if _turn.acquire(blocking=False):
+        try:
+            if _opened and _opened[0].name == name:
+                _close()
+        finally:
+            _turn.release()
 
 
 def _source(origin: Origin) -> Any:

@@ -237,3 +237,32 @@ def test_the_command_line_starts_a_worker_for_every_device(
     assert done.returncode == 0, done.stderr
     assert " on 2 workers" in done.stderr and "(cpu, cpu)" in done.stderr
     assert np.array_equal(pixels(out), expected)
+
+
+def test_what_happens_to_a_cluster_is_said_in_sentences() -> None:
+    from types import SimpleNamespace
+
+    from nrrn_fiji.cluster import Crew
+
+    client = SimpleNamespace(scheduler=SimpleNamespace(address="tcp://first:8786"))
+    crew = Crew(client, (), NoProgress())
+    with pytest.raises(RuntimeError, match="ended one worker after the other"), crew.watched():
+        raise distributed.KilledWorker("block", None, 3)
+    lost = [
+        distributed.comm.core.CommClosedError("closed"),
+        distributed.client.FutureCancelledError("block", "scheduler-connection-lost"),
+    ]
+    for error in lost:
+        with pytest.raises(ConnectionError, match="tcp://first:8786 is lost"), crew.watched():
+            raise error
+
+
+def test_workers_of_another_version_are_refused(
+    given: Path, tmp_path: Path, cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import nrrn_fiji
+    from nrrn_fiji import cluster as module
+
+    monkeypatch.setattr(module, "__version__", "9.0")
+    with pytest.raises(ValueError, match=rf"has nrrn-fiji {nrrn_fiji.__version__}, but 9.0 is"):
+        denoise(given, tmp_path / "clean.tif", dask=cluster.scheduler_address)

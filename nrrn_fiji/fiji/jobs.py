@@ -18,6 +18,7 @@ from .. import noise_job
 from ..denoise_checks import check_slices
 from ..denoise_job import DenoiseJob
 from ..denoising import denoise_slabs
+from ..device import choose_device
 from ..image import Volume
 from ..models import DEFAULT_MODEL, Model, load_model
 from ..noise_job import check_noise, noise_spans, noisy_slice
@@ -93,6 +94,7 @@ def denoise_image(
     progress = NoProgress() if progress is None else progress
     loaded = load_model(model)
     loaded.network.check_units(settings.units)
+    choose_device(settings.device)  # one: several share the work on files alone
     volume = volume_of(image)
     if z_axis is not None:
         volume.reinterpret(z_axis)

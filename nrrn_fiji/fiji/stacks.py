@@ -21,7 +21,10 @@ from .plugin import Entry, Plugin, options_of, unused_title
 __all__ = ["add_noise_entry", "denoise_entry", "preview_entry"]
 
 # What a run into files needs and a run on the open image does not.
-FILE_OPTIONS = ("source", "out", "noise_out", "units_out", "overwrite", "restart")
+FILE_OPTIONS = (
+    *("source", "out", "noise_out", "units_out", "overwrite", "restart"),
+    *("dask", "workers"),
+)
 # What makes no difference to the pixels of one slice, or would make the slice another one.
 NOT_FOR_PREVIEW = ("slices", "z_axis", "scans", "tile", "slab")
 NOISE_TO_BEGIN_WITH = 25.0
