@@ -734,3 +734,12 @@ def test_a_single_level_is_told_in_numbers_not_in_counts():
         "At Gaussian 18: NRRN, 3 images 32.00 dB (SSIM 0.800), U-Net, mean of three 29.00 dB "
         "(SSIM 0.725); the best filter, grey-corrected where that is better, 30.50 dB (SSIM 0.762)."
     )
+
+
+@pytest.mark.parametrize("part", [alone, inherited, inputs, transfer, units])
+def test_competitors_are_not_trained_for_parts_without_them(make, model, monkeypatch, part):
+    monkeypatch.setattr(alone_module, "careamics_is_installed", lambda: False)
+    monkeypatch.setattr(transfer_module, "LEVELS", {Level("gaussian", 10): "28.5 dB"})
+    monkeypatch.setattr(Study, "trained", property(lambda study: pytest.fail("trained")))
+    budget = dataclasses.replace(TINY, contenders=("nrrn",), size=(1, 4), steps=1)
+    assert part(make(model, compete=True, budget=budget)).facts["trained"] == []

@@ -149,7 +149,8 @@ def alone(study: Study) -> Part:
     return Part(
         name="alone",
         title="When there is nothing but the noisy stack",
-        about=f"{study.about()} The networks of this part were trained on the noisy stack that "
+        about=f"{study.about(competitors=False)} "
+        f"The networks of this part were trained on the noisy stack that "
         f"they denoise ({shape} voxels), for {study.budget.length} each, and never saw a clean "
         f"slice. The filter's setting was found on clean slices of `{study.tuning_name}`, which a "
         f"user with a noisy stack alone does not have.{without}",
@@ -161,7 +162,7 @@ def alone(study: Study) -> Part:
         ),
         records=scores_records(rows),
         facts={
-            **study.facts(),
+            **study.facts(competitors=False),
             "part": list(part.source.shape),
             "part_slices": list(part.indices),
             "training": trainings,

@@ -320,8 +320,12 @@ class Study:
 
     # What is said about it ----------------------------------------------------------------------
 
-    def facts(self) -> dict[str, Any]:
-        """Return what was measured on what, in JSON's types."""
+    def facts(self, *, competitors: bool = True) -> dict[str, Any]:
+        """Return what was measured on what, in JSON's types.
+
+        ``competitors`` is False for experiments that they have no part in: asking what they are
+        trains them.
+        """
         return {
             "volume": self.volume_name,
             "tuning": self.tuning_name,
@@ -337,14 +341,14 @@ class Study:
                     name: one.facts[name]
                     for name in ("steps", "best_step", "seconds", "parameters", "macs", "device")
                 }
-                for one in self.trained
+                for one in (self.trained if competitors else ())
             ],
             "budget": dataclasses.asdict(self.budget),
             "package_version": __version__,
         }
 
-    def about(self, *, tuned: bool = True) -> str:
-        """Return a paragraph that says what was measured on what."""
+    def about(self, *, tuned: bool = True, competitors: bool = True) -> str:
+        """Return a paragraph that says what was measured on what; see :meth:`facts`."""
 
         def listed(numbers: Sequence[int]) -> str:
             return ", ".join(map(str, numbers))
@@ -365,7 +369,7 @@ class Study:
                 f" Filters tuned for every level on `{self.tuning_name}`, slices "
                 f"{listed(self.tuned.indices)}."
             )
-        if self.trained:
+        if competitors and self.trained:
             text += (
                 f" Competitors trained for {self.budget.length} each on "
                 + ", ".join(f"`{stack.name}`" for stack in self.stacks)

@@ -279,7 +279,8 @@ def inherited(study: Study) -> Part:
     return Part(
         name="inherited",
         title="Do networks inherit the noise of averaged targets?",
-        about=f"{study.about(tuned=False)} Unlike elsewhere, three scans of the same slice with "
+        about=f"{study.about(tuned=False, competitors=False)} "
+        f"Unlike elsewhere, three scans of the same slice with "
         f"Gaussian noise of sigma {SIGMA:g}, unclipped. Networks of {study.budget.units} units × "
         f"{study.budget.maps} maps, {study.budget.inherited_steps} steps each, the same crops and "
         "noise. Noise left: slope of (output − truth) over the mean noise of the three inputs, in "
@@ -305,7 +306,7 @@ def inherited(study: Study) -> Part:
             Figure("inherited-noise.png", "Noise that is left, measured and expected from theory."),
         ),
         records=tuple(records),
-        facts=study.facts(),
+        facts=study.facts(competitors=False),
     )
 
 

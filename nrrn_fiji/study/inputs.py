@@ -105,7 +105,8 @@ def inputs(study: Study) -> Part:
     return Part(
         name="inputs",
         title="One, two or three images",
-        about=f"{study.about(tuned=False)} Here {TABLE1_LEVEL.label}; IQR in grey levels of 255 "
+        about=f"{study.about(tuned=False, competitors=False)} "
+        f"Here {TABLE1_LEVEL.label}; IQR in grey levels of 255 "
         f"along {len(lines)} lines in flat areas.",
         findings=(
             f"Two images instead of three cost {means[3] - means[2]:.2f} dB or {percent:.1f} % of "
@@ -123,5 +124,5 @@ def inputs(study: Study) -> Part:
             Figure("inputs-profiles.png", "Grey values along a flat line and an organelle."),
         ),
         records=tuple(records),
-        facts=study.facts(),
+        facts=study.facts(competitors=False),
     )

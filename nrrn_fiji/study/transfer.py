@@ -168,7 +168,8 @@ def transfer(study: Study) -> Part:
     return Part(
         name="transfer",
         title="With and without pretraining",
-        about=f"{study.about()} The small volume is {shape} voxels of `{small.source}`, its last "
+        about=f"{study.about(competitors=False)} "
+        f"The small volume is {shape} voxels of `{small.source}`, its last "
         f"slices held out to choose the best step; {study.budget.transfer_steps} steps each, clean "
         "target, noise of the level alone. The pretrained model may have seen this volume in its "
         "own training.",
@@ -176,7 +177,7 @@ def transfer(study: Study) -> Part:
         tables=(scores_table(rows),),
         figures=(Figure("transfer-psnr.png", "PSNR; bars: standard deviation over slices."),),
         records=scores_records(rows),
-        facts={**study.facts(), "small": list(small.array.shape)},
+        facts={**study.facts(competitors=False), "small": list(small.array.shape)},
     )
 
 

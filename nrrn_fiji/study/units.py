@@ -152,7 +152,8 @@ def units(study: Study) -> Part:
     return Part(
         name="units",
         title="What each building unit removes",
-        about=f"{study.about(tuned=False)} The slope is that of output over input in "
+        about=f"{study.about(tuned=False, competitors=False)} "
+        f"The slope is that of output over input in "
         f"{len(areas)} flat areas at {TABLE1_LEVEL.label}, each scaled by its mean: 1 means that "
         "all the noise is left, 0 that none is. The output is the last unit's estimate and the "
         "closing term.",
@@ -172,5 +173,8 @@ def units(study: Study) -> Part:
             Figure("units-ssim.png", "SSIM after every unit; bars: standard deviation."),
         ),
         records=tuple(records),
-        facts={**study.facts(), "slopes": dict(zip(stages, (s for s, _ in lines), strict=True))},
+        facts={
+            **study.facts(competitors=False),
+            "slopes": dict(zip(stages, (s for s, _ in lines), strict=True)),
+        },
     )
