@@ -201,9 +201,9 @@ class DenoiseSettings(Checked):
     memory: str | None = setting(
         None,
         label="Memory",
-        help="How much main memory slabs and tiles may take, such as 100MB or 2GB, beside the "
-        "program itself (about 650 MB with PyTorch). A quarter of what is free, at most 2 GiB, "
-        "when left out. The result does not depend on it.",
+        help="How much main memory a volume may take, such as 100MB or 2GB, beside the program "
+        "itself (about 650 MB with PyTorch). A quarter of what is free, at most 2 GiB, when left "
+        "out. The result does not depend on it.",
         expert=True,
     )
     device: str | None = setting(

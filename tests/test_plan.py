@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from plain_engine import strong_network
 
 from nrrn_fiji import plan as planning
 from nrrn_fiji.plan import Plan, make_plan
-from nrrn_fiji.settings import DenoiseSettings
+from nrrn_fiji.settings import DenoiseSettings, size_in_bytes
 
 
 def test_a_plan_survives_json():
@@ -66,3 +67,49 @@ def test_a_gpu_is_filled_but_not_overfilled(gigabytes, monkeypatch):
     asked = DenoiseSettings(tile=64)
     small = make_plan((50, 4000, 4000), "uint8", network, asked, (0, 255))
     assert (small.batch > 20) == (gigabytes >= 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("100MB", 100 * 10**6),
+        ("2GB", 2 * 10**9),
+        ("1.5 GiB", 3 * 2**29),
+        ("64kb", 64000),
+        ("12345678", 12345678),
+        ("1T", 10**12),
+        (50000000, 50000000),
+    ],
+)
+def test_sizes_of_memory_are_understood(text, size):
+    assert size_in_bytes("memory", text) == size
+
+
+@pytest.mark.parametrize("text", ["", "much", "-1GB", "0", "0MB", "10 i", "1e9", "100 MBit"])
+def test_what_is_no_size_is_refused(text):
+    with pytest.raises(ValueError, match=r"memory is .*, but it must be a size .* as 100MB"):
+        DenoiseSettings(memory=text)
+
+
+@pytest.mark.parametrize("megabytes", [120, 400, 3000])
+def test_memory_that_is_allowed_bounds_slabs_and_tiles(megabytes):
+    asked = DenoiseSettings(device="cpu", memory=f"{megabytes}MB")
+    plan = make_plan((500, 1024, 1024), "uint16", strong_network(3, 48), asked, (0, 255))
+    assert plan.memory <= 0.6 * megabytes * 10**6
+    free = make_plan(
+        (500, 1024, 1024), "uint16", strong_network(3, 48), DenoiseSettings(device="cpu"), (0, 255)
+    )
+    assert plan.slab <= free.slab and plan.tile <= free.tile
+
+
+def test_too_little_memory_says_what_is_enough():
+    shape, network = (500, 1024, 1024), strong_network(3, 48)
+    with pytest.raises(ValueError, match=r"memory is 20MB, but slices of 1024 × 1024") as caught:
+        make_plan(shape, "uint16", network, DenoiseSettings(device="cpu", memory="20MB"), (0, 255))
+    enough = int(re.search(r"need (\d+)MB", str(caught.value))[1])
+    asked = DenoiseSettings(device="cpu", memory=f"{enough}MB")
+    plan = make_plan(shape, "uint16", network, asked, (0, 255))
+    assert plan.slab == 1
+    with pytest.raises(ValueError, match=f"need {enough}MB"):
+        asked = DenoiseSettings(device="cpu", memory=f"{enough - 2}MB")
+        make_plan(shape, "uint16", network, asked, (0, 255))
