@@ -40,11 +40,12 @@ def chosen(model: Model, plan: Plan, settings: DenoiseSettings, where: str = "")
         device = f"{device[:-1]}; {why})" if device.endswith(")") else f"{device} ({why})"
     precision = plan.precision
     if settings.precision is None:
-        why = {
-            "fp32": "exact",
-            "bf16": "fast here, and finer than 8-bit grey values",
-        }.get(plan.precision)
-        precision += f" ({why})" if why else ""
+        why = (
+            "exact"
+            if plan.precision == "fp32"
+            else "fast here, and fine enough for 8-bit grey values"
+        )
+        precision += f" ({why})"
     slabs = f"slabs of {plan.slab} slices" if plan.slab > 1 else "slice by slice"
     return f"Using {name} on {device} in {precision}, tiles of {plan.tile} px, {slabs}."
 

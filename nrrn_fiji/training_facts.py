@@ -153,7 +153,7 @@ def training_in_words(card: Mapping[str, Any]) -> list[str]:
         lines.append(f"Its voxels were {sizes}.")
     if facts.bits:
         span = pair(card.get("intensity"))
-        grey = f", grey values {span[0]:g} to {span[1]:g} as black to white" if span else ""
+        grey = f"; {span[0]:g} was taken for black and {span[1]:g} for white" if span else ""
         lines.append(f"Its images had {facts.bits_in_words} grey values{grey}.")
     objective = training.get("objective")
     if objective in OBJECTIVES:
@@ -204,19 +204,19 @@ def noise_in_words(facts: TrainingFacts) -> str:
 
 def time_in_words(training: Mapping[str, Any]) -> str:
     """Return how long and where the training ran, with those it continued; empty if unknown."""
-    seconds, steps = 0.0, 0
+    seconds, steps, first_model = 0.0, 0, None
     stage: Mapping[str, Any] = training
     while stage:
         seconds += number(stage.get("seconds")) or 0.0
         steps += int(number(stage.get("steps")) or 0)
+        first_model = mapping(stage.get("fine_tuned_from")).get("name") or first_model
         stage = mapping(stage.get("before"))
     if not steps:
         return ""
-    from_model = mapping(training.get("fine_tuned_from")).get("name")
     lines = f"The training took {steps} steps"
     if seconds:
         lines += f", {readable_time(seconds)} on {training.get('device', 'an unknown device')}"
-    return lines + (f", and began from the model {from_model}." if from_model else ".")
+    return lines + (f", and began from the model {first_model}." if first_model else ".")
 
 
 def units_were_added(card: Mapping[str, Any]) -> bool:

@@ -243,7 +243,7 @@ def test_a_training_is_told_in_words() -> None:
         "For: FIB-SEM of resin blocks.",
         "Trained on 1 stack (one), 200000 voxels.",
         "Its voxels were 10 × 10 nm in slices 20 nm apart.",
-        "Its images had 8-bit grey values, grey values 0 to 255 as black to white.",
+        "Its images had 8-bit grey values; 0 was taken for black and 255 for white.",
         "It learnt from clean images, to which noise was added.",
         "It knows Poisson (shot) noise of 1 to 50 counts at white and Gaussian (read-out) noise "
         "of 3.9 to 29 % of the grey range.",
