@@ -3,8 +3,8 @@
     python benchmarks/engine_speed.py [--networks 4x64 fibsem-medulla] [--turns 3] [--threads 2]
 
 *plain*: the legible network, slice by slice, on tiles of 256² cropped with an overlap of 20 px,
-both branches of a tile one after the other, half of the overlap pasted.  *fp32* and *fast* go through
-``denoise_slabs`` with the plan that ``nrrn denoise`` would make; *fast* is what it takes for 8-bit
+both branches of a tile one after the other, half of the overlap pasted.  *fp32* and *fast* go
+through ``denoise_slabs`` with the plan that ``nrrn denoise`` would make; *fast* is what it takes for 8-bit
 images on this machine (or ``--fast``).  Each turn times all of them after one another; a ratio is
 that of one turn, per pixel of result, and the median of the turns is printed, by the clock and by
 processor time (which other programs disturb less).

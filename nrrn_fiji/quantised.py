@@ -42,7 +42,7 @@ STEPS = 255
 
 LARGEST_WEIGHT = 127
 
-MARGIN = 1.15
+MARGIN = 1.1
 """Values beyond the range that was seen are cut; a little more than that is expected."""
 
 DAMPING = 0.01

@@ -28,9 +28,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from nrrn_fiji.both_branches import both_branches
 from nrrn_fiji.distributed_training import ALONE, Team
 from nrrn_fiji.files import write_whole
-from nrrn_fiji.network import TwoBranches
+from nrrn_fiji.network import NRRN, TwoBranches
 from nrrn_fiji.objectives import consensus, weighted_squared_error
 from nrrn_fiji.progress import Cancelled, NoProgress, Progress
 from nrrn_fiji.settings import TrainSettings
@@ -410,7 +411,10 @@ def objective_value(network: TwoBranches, batch: Batch, settings: TrainSettings)
         torch.from_numpy(part).to(device, non_blocking=True) for part in batch
     )
     with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
-        a, b = network.branches(previous, centre, following)
+        if isinstance(network, NRRN):
+            a, b = both_branches(network, previous, centre, following)
+        else:
+            a, b = network.branches(previous, centre, following)
     a, b = a.float(), b.float()
     if settings.objective == "consensus":
         return consensus(a, b, previous, following)

@@ -45,6 +45,7 @@ LAYERS = (
         "gates",
         "quantised",
         "engines",
+        "both_branches",
         "device",
         "plan",
         "denoising",
