@@ -45,6 +45,10 @@ CPU_SLAB_WORK = 3 << 32
 """Pixels × units × maps² of a slab on a CPU: about half a minute of two cores.  An interruption
 loses one slab; the neighbours that two slabs share are computed twice."""
 MOST_SLICES, FEWEST_SLICES = 32, 4
+PLANNED = 0.6
+"""Share of the memory that a user allows which slabs and tiles may take.  The rest is for what
+file libraries decode and encode, and for what is freed and not given back to the system at once
+(benchmarks/memory_depth.py measures what is really taken)."""
 
 
 @dataclass(frozen=True)
@@ -131,8 +135,9 @@ def make_plan(
     intensity
         Grey values that map to 0 and 1, from :func:`nrrn_fiji.intensity.grey_range`.
     memory
-        Budget in bytes, in place of ``settings.memory``; a quarter of the free memory, at most
-        2 GiB, when both are left out (a GPU's tiles have 60 % of its free memory in addition).
+        Budget in bytes of slabs and tiles alone; when left out 60 % of ``settings.memory``, or
+        without that a quarter of the free memory, at most 2 GiB (a GPU's tiles have 60 % of its
+        free memory in addition).
     model_hash
         Kept in the plan, so that a resumed run uses the same weights.
     want_noise, want_units
@@ -162,8 +167,9 @@ def make_plan(
     precision = choose_precision(settings.precision, device, dtype)
     if settings.precision is None and precision == "fp32" and dtype.itemsize == 1:
         precision = "int8" if int8_suits(network, device) else "fp32"
-    if memory is None and settings.memory is not None:
-        memory = size_in_bytes("memory", settings.memory)
+    allowed = None if settings.memory is None else size_in_bytes("memory", settings.memory)
+    if memory is None and allowed is not None:
+        memory = int(PLANNED * allowed)
     given = memory is not None
     if memory is None:
         memory = min(psutil.virtual_memory().available // 4, MOST_CPU_MEMORY)
@@ -197,9 +203,11 @@ def make_plan(
         tile = max(tile, least_tile)
     least = host_least if on_gpu else host_least + needed(least_tile)
     if given and least > memory:
+        share = memory / allowed if allowed else 1.0
         raise ValueError(
-            f"memory is {_size(memory)}, but slices of {height} × {width} pixels need "
-            f"{_size(least)} with this model and these settings: give at least that."
+            f"memory is {settings.memory or memory}, but slices of {height} × {width} pixels need "
+            f"{-(-least // int(share * 10**6))}MB with this model and these settings: give at "
+            "least that."
         )
     count = len(windows((height, width), tile, halo))
     pixels = window_size(height, tile, halo) * window_size(width, tile, halo)
@@ -239,11 +247,6 @@ def make_plan(
         memory=max(host, needed(tile, batch)) if on_gpu else host + needed(tile, batch),
         model_hash=model_hash,
     )
-
-
-def _size(size: int) -> str:
-    """Return a number of bytes, rounded up, as ``memory`` takes it."""
-    return f"{-(-size // 10**6)}MB"
 
 
 def int8_suits(network: NRRN, device: torch.device) -> bool:
