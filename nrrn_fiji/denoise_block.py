@@ -10,13 +10,15 @@ import dataclasses
 from collections.abc import Collection, Mapping
 
 from .denoising import Block, Plan, make_plan
+from .device import choose_device
 from .intensity import grey_range
 from .models import Model
+from .outputs import PartialOutput
 from .plan import FEWEST_SLICES
 from .settings import DenoiseSettings
 from .volumes import StackSource, Volume, VolumeWriter
 
-__all__ = ["USED", "channel_plans", "write_block"]
+__all__ = ["USED", "channel_plans", "saved_plans", "write_block"]
 
 USED = ("device", "precision", "tile", "batch")
 """What of a plan changes where memory runs out."""
@@ -121,3 +123,17 @@ def write_block(
             writers["units"].write(start, estimate, channel=channel * count + number, time=time)
     for writer in writers.values():
         writer.flush()
+
+
+def saved_plans(part: PartialOutput, *, here: bool = True) -> tuple[Plan, ...]:
+    """Return the plans of an interrupted run, if they can be computed (``here``)."""
+    plans = tuple(Plan.from_dict(values) for values in part.plan["channels"])
+    try:
+        if here:
+            choose_device(plans[0].device)
+    except ValueError as error:
+        raise ValueError(
+            f"{part.folder} holds a run on the device {plans[0].device!r}, which this machine does "
+            "not have: go on there, or begin again with --restart (restart=True)."
+        ) from error
+    return plans

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +22,7 @@ import numpy as np
 from . import __version__
 from .calibration import readable_voxel
 from .choices import chosen, faster_model
-from .denoise_block import USED, channel_plans, write_block
+from .denoise_block import USED, channel_plans, saved_plans, write_block
 from .denoise_checks import (
     ARGUMENTS,
     ImageSource,
@@ -34,9 +34,8 @@ from .denoise_checks import (
     standing_outputs,
 )
 from .denoise_report import CONTENTS, DenoiseReport, PlanReport
-from .denoise_workers import compute_by, planned_by
+from .denoise_workers import compute_by, crew_for, planned_by
 from .denoising import Block, Plan, denoise_slabs, estimate_seconds
-from .device import choose_device
 from .fitness import warn_if_unlike
 from .models import DEFAULT_MODEL, Model, load_model
 from .outputs import BlockKey, PartialOutput
@@ -134,7 +133,7 @@ def denoise_file(
     told = Told(NoProgress() if progress is None else progress)
     with (
         _open_job(source, out, model, settings, slices, noise_out, units_out, z_axis) as job,
-        _crew(job, dask, workers, told) as job.crew,
+        crew_for(job, dask, workers, told) as job.crew,
     ):
         job.volume.tell = told.message
         for note in job.volume.notes:
@@ -301,7 +300,7 @@ class DenoiseJob:
             if restart:
                 return self.total, [f"An interrupted run in {part.folder} will be dropped."]
             part.check(self.request())
-            self.plans = _saved_plans(part)
+            self.plans = saved_plans(part)
         except ValueError as error:
             return self.total, [str(error)]
         done = self.total if part.complete else self.count(part.finished)
@@ -364,7 +363,7 @@ class DenoiseJob:
             with part.no_space_said():
                 if part.begun:
                     part.check(request)
-                    self.plans = _saved_plans(part, here=self.crew is None)
+                    self.plans = saved_plans(part, here=self.crew is None)
                     self.went_on = part.remembered.get("went_on_with", [])
                 elif self.crew is not None:
                     self.plans = planned_by(self.crew, self, part)
@@ -385,7 +384,8 @@ class DenoiseJob:
                 warn(StackSource(self.volume), progress, scans=self.settings.scans)
             if not part.complete:
                 self.warn_if_unlike(progress)
-                self.name_faster(self.total - resumed, progress)
+                if self.crew is None:  # the time would be that of this machine
+                    self.name_faster(self.total - resumed, progress)
                 with part.no_space_said(), ExitStack() as files:
                     writers = {
                         kind: files.enter_context(self.writer(part, kind)) for kind in self.targets
@@ -499,48 +499,6 @@ def _what_is_kept(part: PartialOutput) -> str:
     if part.finished:
         return f"{part.kept()} Run the same command again to go on."
     return f"{part.kept()} A smaller slab loses less."
-
-
-@contextmanager
-def _crew(
-    job: DenoiseJob, dask: str | None, workers: int | None, progress: Progress
-) -> Iterator[Crew | None]:
-    """Assemble the workers that were asked for, if any."""
-    devices = several_devices(job.settings.device)
-    if dask is None and workers is None and not devices:
-        yield None
-        return
-    if job.volume.origin is None:
-        raise ValueError(
-            f"{job.volume.name} is an array in memory, but workers read from files: save it first, "
-            "or leave dask, workers and lists of devices out."
-        )
-    try:
-        from .cluster import assembled
-    except ModuleNotFoundError as error:
-        if error.name not in ("dask", "distributed"):
-            raise
-        raise ImportError(
-            "dask, workers and lists of devices need dask.distributed, which is not installed: "
-            "pip install 'nrrn-fiji[cluster]'."
-        ) from error
-
-    with assembled(dask, workers, devices, progress) as crew:
-        yield crew
-
-
-def _saved_plans(part: PartialOutput, *, here: bool = True) -> tuple[Plan, ...]:
-    """Return the plans of an interrupted run, if they can be computed (``here``)."""
-    plans = tuple(Plan.from_dict(values) for values in part.plan["channels"])
-    try:
-        if here:
-            choose_device(plans[0].device)
-    except ValueError as error:
-        raise ValueError(
-            f"{part.folder} holds a run on the device {plans[0].device!r}, which this machine does "
-            "not have: go on there, or begin again with --restart (restart=True)."
-        ) from error
-    return plans
 
 
 def _open_job(

@@ -10,12 +10,14 @@ from __future__ import annotations
 import dataclasses
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from .denoise_block import USED
+from .denoise_checks import several_devices
 from .journal import BlockKey
 from .models import save_model
 from .outputs import PartialOutput
@@ -28,10 +30,38 @@ if TYPE_CHECKING:
     from .cluster_blocks import BlockDone, Run
     from .denoise_job import DenoiseJob
 
-__all__ = ["compute_by", "planned_by"]
+__all__ = ["compute_by", "crew_for", "planned_by"]
 
 SHARED_MEMORY = 0.5
 """Fraction of the free memory that workers on one machine divide among them."""
+
+
+@contextmanager
+def crew_for(
+    job: DenoiseJob, dask: str | None, workers: int | None, progress: Progress
+) -> Iterator[Crew | None]:
+    """Assemble the workers that were asked for, if any."""
+    devices = several_devices(job.settings.device)
+    if dask is None and workers is None and not devices:
+        yield None
+        return
+    if job.volume.origin is None:
+        raise ValueError(
+            f"{job.volume.name} is an array in memory, but workers read from files: save it first, "
+            "or leave dask, workers and lists of devices out."
+        )
+    try:
+        from .cluster import assembled
+    except ModuleNotFoundError as error:
+        if error.name not in ("dask", "distributed"):
+            raise
+        raise ImportError(
+            "dask, workers and lists of devices need dask.distributed, which is not installed: "
+            "pip install 'nrrn-fiji[cluster]'."
+        ) from error
+
+    with assembled(dask, workers, devices, progress) as crew:
+        yield crew
 
 
 def planned_by(crew: Crew, job: DenoiseJob, part: PartialOutput) -> tuple[Plan, ...]:
