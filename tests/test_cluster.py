@@ -161,7 +161,7 @@ def test_a_client_that_is_killed_goes_on_with_the_same_command(
     try:
         journal = tmp_path / "clean.tif.partial" / "finished"
         for _ in range(4000):
-            if journal.exists() or run.poll() is not None:
+            if (journal.exists() and journal.read_bytes()) or run.poll() is not None:
                 break
             time.sleep(0.02)
     finally:
@@ -232,7 +232,7 @@ def test_the_command_line_starts_a_worker_for_every_device(
         *("-m", given / "net.safetensors", "--tile", "32", "--slab", "2", "--precision", "fp32"),
     ]
     done = subprocess.run(
-        [*words, "--device", "cpu,cpu"], capture_output=True, text=True, timeout=200
+        [*words, "--device", "cpu,cpu"], capture_output=True, text=True, timeout=400
     )
     assert done.returncode == 0, done.stderr
     assert " on 2 workers" in done.stderr and "(cpu, cpu)" in done.stderr
