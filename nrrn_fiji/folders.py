@@ -6,18 +6,21 @@ one of them.  This module must never guess the order of slices by time: natural 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import imageio.v3 as imageio
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from .files import sync_folder
-from .formats import Output
+from .formats import Output, check_packed
 from .hiccups import out_of_reach
 from .image import ImageMetadata, Volume, VolumeShape, VolumeWriter
 from .intensity import check_dtype
@@ -85,11 +88,13 @@ class PictureVolume(Volume):
 
     def __init__(self, path: Path) -> None:
         try:
-            facts = imageio.improps(path, plugin="pillow")
-        except OSError as error:
+            with _of_any_size():
+                facts = imageio.improps(path, plugin="pillow")
+        except Exception as error:  # whatever goes wrong inside a reader of foreign bytes
             if out_of_reach(error):
                 raise
             raise ValueError(f"{path} is not an image that can be read: check the file.") from error
+        check_packed(path, math.prod(facts.shape) * facts.dtype.itemsize)
         plane = facts.shape if len(facts.shape) == 2 else _grey_plane(path).shape
         shape = VolumeShape(1, 1, 1, *plane)
         metadata = ImageMetadata("folder", axes="YX")
@@ -113,6 +118,17 @@ class PictureVolume(Volume):
         """Return at once: the file is open only while it is read."""
 
 
+@contextlib.contextmanager
+def _of_any_size() -> Iterator[None]:
+    """Let Pillow open large slices: sizes are compared with the file, not with a fixed number."""
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
 def _grey_plane(path: Path) -> Array:
     """Return the grey values (Y, X) of a picture, however it stores them.
 
@@ -124,9 +140,12 @@ def _grey_plane(path: Path) -> Array:
         If the picture has colours or transparent pixels, or cannot be read.
     """
     try:
-        pixels = imageio.imread(path, plugin="pillow")
-        mode = imageio.immeta(path, plugin="pillow").get("mode", "")
-    except (OSError, SyntaxError, ValueError) as error:
+        with _of_any_size():
+            pixels = imageio.imread(path, plugin="pillow")
+            mode = imageio.immeta(path, plugin="pillow").get("mode", "")
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever goes wrong inside a reader of foreign bytes
         if out_of_reach(error):
             raise
         raise ValueError(f"{path} is damaged or incomplete ({error}): copy it again.") from error

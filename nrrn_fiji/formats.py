@@ -37,6 +37,7 @@ __all__ = [
     "Format",
     "Output",
     "check_output_name",
+    "check_packed",
     "check_plane",
     "check_same",
     "format_of_folder",
@@ -77,6 +78,10 @@ FORMATS = (
     Format("MRC", "mrc", (".mrc", ".rec", ".st", ".ali", ".map"), (".mrc",), "mrc"),
     Format("folder of slices", "folders", (".png", ".bmp", ".jpg", ".jpeg"), ("",)),
 )
+
+
+LARGEST_RATIO = 40_000
+"""How many times smaller than its pixels a file can be: zstd packs 128 kB of zeros into 4 bytes."""
 
 
 @dataclass(frozen=True)
@@ -230,6 +235,22 @@ def check_plane(path: Path, shape: VolumeShape, dtype: np.dtype[Any]) -> None:
         raise ValueError(
             f"{path} announces slices of {shape.y} x {shape.x} pixels, {size / 1e9:.3g} GB each, "
             f"and this machine has {memory / 1e9:.3g} GB of memory: check the file."
+        )
+
+
+def check_packed(path: Path, size: int) -> None:
+    """Refuse an image of ``size`` bytes that no compression can have packed into its file.
+
+    Raises
+    ------
+    ValueError
+        If so: it would be read into memory that nothing in the file can fill.
+    """
+    held = path.stat().st_size
+    if size > LARGEST_RATIO * held:
+        raise ValueError(
+            f"{path} is damaged or incomplete (it announces {size / 1e9:.3g} GB of pixels, which "
+            f"cannot be packed into {held} bytes): copy it again, or save it again."
         )
 
 

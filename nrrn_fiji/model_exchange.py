@@ -72,7 +72,10 @@ def take_in(
         return install_model(model_in_folder(path), name, overwrite)
     if path.suffix.lower() in PACKAGE_SUFFIXES and path.is_file():
         with model_in_archive(path) as file:
-            return install_model(file, name, overwrite)
+            try:
+                return install_model(file, name, overwrite)
+            except ValueError as error:  # of a file that nobody knows by its passing name
+                raise ValueError(str(error).replace(str(file), f"{path}/{file.name}")) from error
     return install_model(path, name, overwrite)
 
 

@@ -26,6 +26,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from . import ome
+from .formats import check_packed, check_plane
 from .image import (
     ImageMetadata,
     Volume,
@@ -136,6 +137,7 @@ class TiffVolume(Volume):
             page = series.keyframe
         dtype = _grey_dtype(path, page)
         shape, order = _dimensions(path, series)
+        check_plane(path, shape, dtype)
         with _reading(path):
             _check_complete(path, tif, series, shape)
             metadata = _read_metadata(tif, series, shape)
@@ -336,6 +338,8 @@ def _check_complete(
         if series.dataoffset + math.prod(shape) * page.dtype.itemsize > size:
             raise _DamagedError(path, "its pixels end too early")
         return
+    if not series.is_multifile:
+        check_packed(path, math.prod(shape) * _grey_dtype(path, series.keyframe).itemsize)
     for index, frame in enumerate(series.pages):
         if frame is None:
             raise _DamagedError(path, f"plane {index} of {len(series.pages)} is missing")

@@ -109,7 +109,8 @@ def go_on(path: Path) -> None:
     report = denoise_file(
         path / "raw.tif", out, path / "net.safetensors", SETTINGS, progress=NoProgress()
     )
-    assert report.image.read_bytes() == (path / "expected.tif").read_bytes()
+    with open_volume(report.image) as made, open_volume(path / "expected.tif") as expected:
+        assert (made.read(0, made.shape.z) == expected.read(0, made.shape.z)).all()
 
 
 READERS: dict[str, Callable[[Path], None]] = {

@@ -10,10 +10,13 @@ error through than a ValueError, TypeError or OSError with a sentence.
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import re
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -350,3 +353,190 @@ def test_damaged_files_are_read_or_refused_in_a_sentence(
 
     look()
     assert "refused" in answers, "no damage was noticed: this test tests nothing"
+
+
+# --- damage that chance does not find -------------------------------------------------------------
+
+
+def with_header(card: Any, tensors: dict[str, Any], data: bytes = b"") -> bytes:
+    """A model file with this header."""
+    header = {"__metadata__": {"nrrn.card": card}, **tensors}
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def pickled(state: Any) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def published() -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = torch.load(FIXTURE.with_suffix(".pth"), weights_only=True)
+    return state
+
+
+def zipped(**entries: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as package:
+        for name, content in entries.items():
+            package.writestr(name.replace("_", "."), content)
+    return buffer.getvalue()
+
+
+def huge_png(edge: int) -> bytes:
+    """A PNG that announces so many rows and columns, in less than a kilobyte."""
+    data = imageio.imwrite("<bytes>", STACK[0], extension=".png")
+    head = data[12:16] + struct.pack(">II", edge, edge) + data[24:29]
+    return data[:12] + head + struct.pack(">I", zlib.crc32(head)) + data[33:]
+
+
+def huge_tiff(compression: str, edge: int) -> bytes:
+    """A TIFF that announces so many rows and columns, in less than a kilobyte."""
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, STACK[0], compression=compression, photometric="minisblack")
+    data = buffer.getvalue()
+    with tifffile.TiffFile(io.BytesIO(data)) as tif:
+        tags = tif.pages.first.tags
+        for name in ("ImageWidth", "ImageLength", "RowsPerStrip"):
+            tag = tags[name]
+            code = "<H" if tag.dtype == 3 else "<I"
+            entry = tag.offset
+            # As four bytes, whatever it was.
+            data = data[: entry + 2] + struct.pack("<HII", 4, 1, edge) + data[entry + 12 :]
+            assert struct.calcsize(code) <= 4
+    return data
+
+
+def bomb_of_xml() -> bytes:
+    """OME-XML that grows to 10^9 letters when its entities are put in."""
+    lines = "".join(
+        f'<!ENTITY a{i} "{f"&a{i - 1};" * 10}">' if i else '<!ENTITY a0 "boom">' for i in range(9)
+    )
+    xml = f"<!DOCTYPE OME [{lines}]><OME><Image ID='&a8;'/></OME>"
+    buffer = io.BytesIO()
+    tifffile.imwrite(
+        buffer, STACK, description=xml.encode(), metadata=None, photometric="minisblack"
+    )
+    return buffer.getvalue()
+
+
+def cycle_of_directories() -> bytes:
+    """A TIFF whose second directory says that the first comes next."""
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, STACK[:2], metadata=None, photometric="minisblack", contiguous=False)
+    data = bytearray(buffer.getvalue())
+    with tifffile.TiffFile(io.BytesIO(data)) as tif:
+        first, second = (page.offset for page in tif.pages)
+    (count,) = struct.unpack_from("<H", data, second)
+    struct.pack_into("<I", data, second + 2 + 12 * count, first)
+    return bytes(data)
+
+
+DEEP = "[" * 100_000
+ONE = torch.zeros(1)
+KNOWN = {
+    "header nested too deeply": (
+        "model",
+        "a.safetensors",
+        lambda: struct.pack("<Q", len(DEEP)) + DEEP.encode(),
+    ),
+    "card nested too deeply": ("model", "a.safetensors", lambda: with_header(DEEP, {})),
+    "as many maps as no computer has": (
+        "model",
+        "a.safetensors",
+        lambda: with_header(
+            '{"format_version": 1}',
+            {
+                "W1.weight": {"dtype": "F32", "shape": [2**40, 0, 3, 3], "data_offsets": [0, 0]},
+                "BU.0.Vr.weight": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]},
+            },
+        ),
+    ),
+    "weights of a type that cannot be tested": (
+        "model",
+        "a.safetensors",
+        lambda: with_header(
+            '{"format_version": 1}',
+            {
+                "W1.weight": {"dtype": "F8_E4M3", "shape": [4, 1], "data_offsets": [0, 4]},
+                "BU.0.Vr.weight": {"dtype": "F8_E4M3", "shape": [1], "data_offsets": [4, 5]},
+            },
+            bytes(5),
+        ),
+    ),
+    "header longer than the file": (
+        "model",
+        "a.safetensors",
+        lambda: struct.pack("<Q", 2**62) + b"{}",
+    ),
+    "weights that repeat one number": (
+        "published",
+        "a.pth",
+        lambda: pickled({key: ONE.expand(10**6, 10**6) for key in published()}),
+    ),
+    "weights without numbers": (
+        "published",
+        "a.pth",
+        lambda: pickled({key: value.to("meta") for key, value in published().items()}),
+    ),
+    "weights that are sparse": (
+        "published",
+        "a.pth",
+        lambda: pickled({key: value.to_sparse() for key, value in published().items()}),
+    ),
+    "code among the weights": ("published", "a.pth", lambda: pickled({"a": pytest.fail})),
+    "archive of zeros": (
+        "package",
+        "a.zip",
+        lambda: zipped(rdf_yaml=b"a", net_safetensors=bytes(10**7)),
+    ),
+    "archive with a broken stream": (
+        "package",
+        "a.zip",
+        lambda: zipped(rdf_yaml=b"a", net_safetensors=os.urandom(5000)).replace(
+            b"\x00" * 4, b"\xff" * 4
+        ),
+    ),
+    "slices of 10^12 pixels": ("image", "a.tif", lambda: huge_tiff("zlib", 10**6)),
+    "slices of 10^9 pixels": ("image", "a.tif", lambda: huge_tiff("zstd", 30_000)),
+    "pictures of 10^12 pixels": ("image", "a.png", lambda: huge_png(10**6)),
+    "pictures of 10^9 pixels": ("image", "a.png", lambda: huge_png(30_000)),
+    "letters that multiply": ("image", "a.tif", bomb_of_xml),
+    "directories in a circle": ("image", "a.tif", cycle_of_directories),
+}
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_damage_that_was_thought_of(name: str, reader: Reader, tmp_path: Path) -> None:
+    kind, file, make = KNOWN[name]
+    write_tree(tmp_path / "in", {file: make()})
+    answer = reader.read(kind, tmp_path / "in" / file)
+    if name == "letters that multiply":  # which the parser of XML refuses, and pixels need not
+        assert not answer.startswith("wrong"), answer
+    else:
+        assert answer.startswith("refused"), answer
+
+
+@pytest.mark.parametrize("damage", ["state", "line", "plan", "pixels cut off", "no pixels"])
+def test_damaged_record_of_a_run(damage: str, reader: Reader, tmp_path: Path) -> None:
+    """Nothing of a run that was interrupted is believed without its checksum."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    make_run(folder)
+    denoise_file(folder / "raw.tif", folder / "expected.tif", folder / "net.safetensors", SETTINGS)
+    partial = folder / "clean.tif.partial"
+    state, journal = partial / "state.json", partial / "finished"
+    text = state.read_text()
+    if damage == "state":
+        state.write_text(text[: len(text) // 2])
+    elif damage == "plan":
+        state.write_text(text.replace('"tile": 32', '"tile": -1'))
+    elif damage == "line":
+        journal.write_text(journal.read_text().replace("0 0 0", "0 0 3"))
+    elif damage == "pixels cut off":
+        os.truncate(partial / "image" / "clean.tif", 300)
+    else:
+        (partial / "image" / "clean.tif").unlink()
+    answer = reader.read("record", folder)
+    assert answer == "read" if damage == "line" else answer.startswith("refused"), answer

@@ -23,6 +23,7 @@ from plain_engine import strong_network
 from nrrn_fiji.api import denoise_file
 from nrrn_fiji.cli import main
 from nrrn_fiji.files import write_whole
+from nrrn_fiji.log_file import LogFile
 from nrrn_fiji.models import install_model, load_model, save_model
 from nrrn_fiji.progress import NoProgress
 from nrrn_fiji.settings import DenoiseSettings, TrainSettings
@@ -175,6 +176,25 @@ def test_installed_model_stays_when_its_successor_does_not_fit(
     assert said.startswith("Error: There is no space left to write") and said.count("\n") == 1
     assert load_model("mine").hash == before
     assert not [path for path in os.listdir(disk) if "partial" in path]
+
+
+def test_log_that_finds_no_room_does_not_stop_the_run(
+    disk: Path, given: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = ["denoise", str(given / "raw.tif"), str(given / "clean.tif"), "--slab", "1"]
+    line += ["--model", str(given / "net.safetensors"), "--log", str(disk / "log.txt")]
+    begin = LogFile.__init__
+
+    def begin_and_fill(self: LogFile, *told: Any) -> None:
+        begin(self, *told)
+        fill(disk)
+
+    monkeypatch.setattr(LogFile, "__init__", begin_and_fill)
+    monkeypatch.setattr(LogFile, "progress", lambda self, text, last: self.write("x" * 5000))
+    assert main(line) == 0
+    said = capfd.readouterr().err
+    assert said.count("log.txt cannot be written any more (No space left on device)") == 1
+    assert (given / "clean.tif").exists()
 
 
 def test_metrics_table_that_does_not_fit(
