@@ -175,17 +175,19 @@ def show_view(imp: Any, view: View) -> None:
 def link(first: Any, second: Any) -> None:
     """Let each image follow the other until one of them is closed."""
     seen: list[View | None] = [view_of(first), None]
+    follower: int | None = None  # whose window may still be laid out anew: it does not lead
     pause = threading.Event()
     while True:
         views = [view_of(first), view_of(second)]
         if views[0] is None or views[1] is None:
             return
-        # What the one that leads does meanwhile is for the next round.
-        if views[0] != seen[0] or seen[1] is None:
+        changed = [views[n] != seen[n] and n != follower for n in (0, 1)]
+        follower = None
+        if changed[0] or seen[1] is None:
             show_view(second, views[0])
-            views[1] = view_of(second)
-        elif views[1] != seen[1]:
+            follower = 1
+        elif changed[1]:
             show_view(first, views[1])
-            views[0] = view_of(first)
+            follower = 0
         seen = views
         pause.wait(SECONDS_BETWEEN_LOOKS)

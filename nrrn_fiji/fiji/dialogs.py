@@ -261,17 +261,17 @@ def concerns(option: Option, imp: Any) -> bool:
     return shape.z == 1 and shape.t * shape.c > 1
 
 
-def add_note(dialog: Any) -> Callable[[str], None]:
-    """Keep room for a few lines beneath the fields; return what writes a sentence there."""
-    dialog.addMessage("\n".join([" " * NOTE_LETTERS] * NOTE_LINES))
+def add_note(dialog: Any, count: int = NOTE_LINES) -> Callable[[str], None]:
+    """Keep room for ``count`` lines beneath the fields; return what writes a sentence there."""
+    dialog.addMessage("\n".join([" " * NOTE_LETTERS] * count))
     label = dialog.getMessage()
-    return lambda text: label.setText(in_lines(text))
+    return lambda text: label.setText(in_lines(text, count))
 
 
-def in_lines(text: str) -> str:
+def in_lines(text: str, count: int = NOTE_LINES) -> str:
     """Return a text that fits into a dialog's note, in exactly as many lines as it has."""
-    lines = textwrap.wrap(text, NOTE_LETTERS, max_lines=NOTE_LINES, placeholder=" …")
-    return "\n".join(lines + [" "] * (NOTE_LINES - len(lines)))
+    lines = textwrap.wrap(text, NOTE_LETTERS, max_lines=count, placeholder=" …")
+    return "\n".join(lines + [" "] * (count - len(lines)))
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from .compare import compare_entry
 from .library import help_entry, models_entry
 from .measure import extensions_entry, measure_entry
 from .plugin import Entry
+from .sheet import sheet_entry
 from .stacks import add_noise_entry, denoise_entry, preview_entry
 from .training import train_entry
 
@@ -21,6 +22,7 @@ def entries() -> tuple[Entry, ...]:
     return (
         denoise_entry(),
         preview_entry(),
+        sheet_entry(),
         train_entry(),
         add_noise_entry(),
         align_entry(),

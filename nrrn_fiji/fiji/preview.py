@@ -33,6 +33,10 @@ from .training import float_processor
 __all__ = ["follow", "preview", "preview_of"]
 
 
+LINES = 5
+"""Of the note beneath the settings: errors are said there, and some are long."""
+
+
 class Part:
     """A rectangle of a stack as the engine's source."""
 
@@ -177,7 +181,7 @@ def follow(plugin: Plugin) -> None:
     entry = plugin.entries["preview"]
     dialog = java.JClass("ij.gui.NonBlockingGenericDialog")("Preview of " + str(imp.getTitle()))
     form = Form(dialog, [option for option in entry.options if not option.expert], {}, imp)
-    tell = add_note(dialog)
+    tell = add_note(dialog, LINES)
     dialog.setOKLabel("Close")
     dialog.hideCancelButton()
     spans: dict[Any, tuple[float, float]] = {}

@@ -6,6 +6,7 @@ behind the user's back: ImageJ asks about images that are not saved.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from ..reports import Report
@@ -54,6 +55,7 @@ def open_fiji(
         folder = find_fiji(fiji)
         return install_scripts(folder) if install else uninstall_scripts(folder)
     told: list[str] = []
+    print(f"Opening {'ImageJ' if imagej else 'Fiji'} …", file=sys.stderr, flush=True)
 
     def show_until_quit() -> None:
         app = start(fiji, imagej=imagej, headless=False, memory=memory)

@@ -99,8 +99,8 @@ def worker() -> psutil.Process:
 
 
 def shared() -> int:
-    """Return how many pieces of memory are shared."""
-    return len(list(SHARED_MEMORY.iterdir()))
+    """Return how many pieces of memory are shared in Appose's way."""
+    return len(list(SHARED_MEMORY.glob("psm_*")))
 
 
 # --- scenes of an ordinary Fiji alone ----------------------------------------------------------

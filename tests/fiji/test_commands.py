@@ -127,6 +127,21 @@ def test_a_preview_after_each_unit(app: jvm.ImageJ, java: Any, model: str) -> No
     np.testing.assert_allclose(got, expected, atol=0.01)
 
 
+def test_settings_are_previewed_as_one_picture(
+    app: jvm.ImageJ, java: Any, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nrrn_fiji import preview_job
+
+    monkeypatch.setattr(preview_job, "estimate_seconds", lambda network, plan, count: 1.0)
+    macro = f'{NOISY} run("NRRN Preview Settings...", "strengths=0.5,0.75 crops=1 size=32");'
+    told = run(app, f'{macro} return getTitle() + "," + getWidth() + "," + getHeight();')
+    title, width, height = told.split(",")
+    assert title == "cortex noisy.tif preview"
+    # Three models' rows at least, and two more strengths, each of 8 * 32 pixels.
+    assert int(width) > 700 and int(height) > 4 * 256
+    assert len(set(pixels(image(java, title)).ravel().tolist())) > 50
+
+
 def test_a_preview_that_is_not_possible(app: jvm.ImageJ, model: str) -> None:
     for before, options, message in (
         ("", f"model=[{model}]", "No image is open"),

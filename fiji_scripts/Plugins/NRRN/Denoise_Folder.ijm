@@ -41,7 +41,7 @@ one = "given = split(getArgument(), '\\n');"
 
 setBatchMode(true);
 names = getFileList(input);
-done = 0; there = 0; failed = 0; bad = "";
+done = 0; there = 0; failed = 0;
 for (i = 0; i < names.length; i++) {
     if (!isStack(names[i]))
         continue;
@@ -65,15 +65,14 @@ for (i = 0; i < names.length; i++) {
         print(names[i] + ": denoised");
     } else {
         failed++;
-        bad = bad + "\n  " + names[i] + ": " + said;
         print(names[i] + ": " + said);
     }
 }
 if (done + there + failed == 0)
     exit("There is no TIFF file in " + input);
-summary = "" + done + " denoised, " + there + " there already, " + failed + " failed" + bad;
+summary = "" + done + " denoised, " + there + " there already, " + failed + " failed";
 if (failed > 0)
-    exit(summary);
+    exit(summary + ": why is said above, file by file");
 return summary;
 
 function value(options, key) {
