@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 from collections.abc import Container, Iterator
+from contextlib import contextmanager
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -144,7 +145,7 @@ class _Run:
         self.tile, self.batch = plan.tile, plan.batch
         self.device = torch.device(plan.device)
         self.precision = plan.precision
-        self.engines = self._engines()
+        self.engines: list[FusedNRRN] = []
         self.total, self.finished = 0, 0
         self.held: dict[int, _Slice] = {}
         self.said: set[str] = set()
@@ -176,7 +177,8 @@ class _Run:
     def denoise(self, slab: range) -> Block:
         """Read, denoise and return one slab."""
         self.check_cancelled()
-        self.read(slab)
+        with self.slab_fits():
+            self.read(slab)
         if self.plan.scans:
             pairs, centres = self.scan_pairs(), range(1)
         else:
@@ -184,7 +186,8 @@ class _Run:
         kept = 1
         if self.want_units:
             kept = self.plan.units + (self.plan.units == self.network.units)
-        changes = np.zeros((kept, len(centres), *self.plan.shape[1:]), np.float32)
+        with self.slab_fits():
+            changes = np.zeros((kept, len(centres), *self.plan.shape[1:]), np.float32)
         if self.plan.intensity[0] == self.plan.intensity[1]:
             self.say(
                 f"All pixels that were looked at equal {self.plan.intensity[0]:g}: "
@@ -192,7 +195,19 @@ class _Run:
             )
         else:
             self.compute_or_shrink(pairs, centres, changes)
-        return self.block(centres, changes)
+        with self.slab_fits():
+            return self.block(centres, changes)
+
+    @contextmanager
+    def slab_fits(self) -> Iterator[None]:
+        """Say what to do where a slab itself is too large for memory."""
+        try:
+            yield
+        except MemoryError as error:
+            raise MemoryError(
+                f"Slabs of {self.plan.slab} slices do not fit into it: close other programs, or "
+                "choose a smaller slab."
+            ) from error
 
     def read(self, slab: range) -> None:
         """Hold the slab's slices and the one on either side; keep what is already there."""
@@ -273,6 +288,8 @@ class _Run:
         """Fill ``changes``; when memory runs out, with smaller tiles, and at last on the CPU."""
         while True:
             try:
+                if not self.engines:
+                    self.engines = self._engines()
                 self.compute(pairs, centres, changes)
                 return
             except (MemoryError, RuntimeError) as error:
@@ -285,7 +302,10 @@ class _Run:
         gc.collect()
         release_memory(self.device)
         smaller = self.tile // 2
-        if self.batch > 1:
+        if not self.engines and self.device.type != "cpu":
+            self.say(f"Memory on {self.device} does not hold the network: going on on the CPU.")
+            self.to_cpu()
+        elif self.batch > 1:
             self.batch = 1
             self.say(f"Memory ran out on {self.device}: going on with one tile at a time.")
         elif smaller >= max(SMALLEST_TILE, self.plan.halo):
@@ -296,16 +316,19 @@ class _Run:
             self.tile = smaller
         elif self.device.type != "cpu":
             self.say(f"Memory ran out on {self.device} even with small tiles: going on on the CPU.")
-            self.device = torch.device("cpu")
-            if self.precision == "fp16":  # which CPUs do not compute in
-                self.precision = "fp32"
-            self.tile = max(CPU_TILE, self.plan.halo)
-            self.engines = self._engines()
+            self.to_cpu()
         else:
             raise MemoryError(
                 f"Memory ran out even with tiles of {self.tile} px: close other programs, or "
                 f"choose a slab below {self.plan.slab} slices."
             )
+
+    def to_cpu(self) -> None:
+        """Compute on the CPU from now on."""
+        self.device, self.engines = torch.device("cpu"), []
+        if self.precision == "fp16":  # which CPUs do not compute in
+            self.precision = "fp32"
+        self.tile, self.batch = max(CPU_TILE, self.plan.halo), 1
 
     def compute(self, pairs: Pairs, centres: range, changes: NDArray[np.float32]) -> None:
         """Follow every batch of tiles through the slices of a slab."""

@@ -270,12 +270,14 @@ class PartialOutput(contextlib.AbstractContextManager["PartialOutput"]):
 
     @contextlib.contextmanager
     def no_space_said(self) -> Iterator[None]:
-        """Turn "disk full", and a disk or source out of reach, into one clear sentence.
+        """Say in one clear sentence what is kept, where a disk is full or out of reach, or memory.
 
         Raises
         ------
         OSError
-            With the ``errno`` of the original error, and a sentence that says what is kept.
+            With the ``errno`` of the original error.
+        MemoryError
+            As it was, with what is kept.
         """
         try:
             yield
@@ -283,6 +285,10 @@ class PartialOutput(contextlib.AbstractContextManager["PartialOutput"]):
             lost = SourceLostError(f"{error} {self.kept()}")
             lost.errno = error.errno
             raise lost from error
+        except MemoryError as error:
+            if not self.finished:
+                raise
+            raise MemoryError(f"{error} {self.kept()} Run the same command again.") from error
         except OSError as error:
             told = trouble(self.targets["image"], error, self.kept())
             if told is None:
