@@ -4,10 +4,10 @@
 
 *plain*: the legible network, slice by slice, on tiles of 256² cropped with an overlap of 20 px,
 both branches of a tile one after the other, half of the overlap pasted.  *fp32* and *fast* go
-through ``denoise_slabs`` with the plan that ``nrrn denoise`` would make; *fast* is what it takes for 8-bit
-images on this machine (or ``--fast``).  Each turn times all of them after one another; a ratio is
-that of one turn, per pixel of result, and the median of the turns is printed, by the clock and by
-processor time (which other programs disturb less).
+through ``denoise_slabs`` with the plan that ``nrrn denoise`` would make; *fast* is what that is for
+8-bit images on this machine (or ``--fast``).  Each turn times all of them after one another; a
+ratio is that of one turn, per pixel of result, and the median of the turns is printed, by the clock
+and by processor time (which other programs disturb less).
 
 Two further figures per network: what *fast* changes against fp32 on the example stack, without
 rounding, in grey levels of 255; and the multiply-adds that were needed, as part of the processor's

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 __all__ = [
     "ArraySource",
@@ -285,6 +284,8 @@ def fill_invalid(image: NDArray[Any], invalid: NDArray[np.bool_]) -> NDArray[Any
     ``image`` and ``invalid`` are (Y, X); at least one pixel is valid.  The network sees the copy,
     so that a border or a dead pixel does not leak into the pixels around it.
     """
+    from scipy import ndimage  # a quarter of a second to import, and hardly ever needed
+
     nearest = ndimage.distance_transform_edt(invalid, return_distances=False, return_indices=True)
     return image[tuple(nearest)]
 

@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import theilslopes
 
 from .intensity import ArraySource, Source, invalid_mask
 from .noise import estimate_sigma
@@ -336,6 +335,8 @@ def fit_noise(stack: NDArray[Any] | Source) -> NoiseFit:
     variances = (first**2).mean(axis=(1, 2)) * (variance / float((first**2).mean()))
     brightness = patches.means[chosen]
     if np.ptp(brightness) > 0 and chosen.size >= 3:
+        from scipy.stats import theilslopes  # a third of a second to import
+
         slope, constant, low_slope, high_slope = theilslopes(variances, brightness)
     else:
         slope, low_slope, high_slope = 0.0, -np.inf, np.inf
