@@ -326,9 +326,9 @@ def restore(
     Returns
     -------
     ndarray
-        (Y, X) ``image + strength * (high - low) * change``, summed in fp64; for integer types rounded half
-        to even and saturated at the ends of the type.  Exactly ``image`` where ``change``
-        or ``strength`` is 0.
+        (Y, X) ``image + strength * (high - low) * change``, summed in fp64; for integer types
+        rounded half to even and saturated at the ends of the type.  Exactly ``image`` where
+        ``change`` or ``strength`` is 0.
     """
     dtype = image.dtype if dtype is None else dtype
     result = np.empty(image.shape, dtype)
