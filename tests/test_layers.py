@@ -53,6 +53,7 @@ LAYERS = (
         "masks",
         "training",
         "distributed_training",
+        "checkpoints",
         "shifts",
         "stack_checks",
         "noise_statistics",
