@@ -61,6 +61,7 @@ def denoise(
     intensity: tuple[float, float] | None = None,
     tile: int | None = None,
     slab: int | None = None,
+    memory: str | int | None = None,
     device: str | None = None,
     precision: str | None = None,
     return_noise: bool = False,
@@ -96,6 +97,9 @@ def denoise(
     tile, slab
         Edge of the tiles in pixels, and slices that are computed at a time; the result does not
         depend on them.
+    memory
+        What slabs and tiles may take of the main memory, such as "2GB", or bytes; a quarter of
+        what is free, at most 2 GiB, when left out.
     device, precision
         "cpu", "cuda", …; "fp32", "bf16", "fp16".  The best for the machine when left out.
     return_noise, return_units
@@ -125,6 +129,7 @@ def denoise(
         intensity=intensity,
         tile=tile,
         slab=slab,
+        memory=None if memory is None else str(memory),
         device=device,
         precision=precision,
     )
@@ -203,6 +208,7 @@ def denoise_blocks(
     intensity: tuple[float, float] | None = None,
     tile: int | None = None,
     slab: int | None = None,
+    memory: str | int | None = None,
     device: str | None = None,
     precision: str | None = None,
     return_noise: bool = False,
@@ -243,6 +249,7 @@ def denoise_blocks(
         intensity=intensity,
         tile=tile,
         slab=slab,
+        memory=None if memory is None else str(memory),
         device=device,
         precision=precision,
     )

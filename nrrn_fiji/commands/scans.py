@@ -38,7 +38,7 @@ COMMANDS: tuple[Command, ...] = (
             Option(
                 name="out",
                 label="Output",
-                help="The average: a .tif file, an .ome.tif file, or a folder; "
+                help="The average: a .tif, .ome.tif, .zarr, .h5 or .mrc file, or a folder; "
                 "scan1-average.tif beside scan1.tif when left out.",
                 kind=Kind.FILE,
                 spelling=("-o", "--out"),

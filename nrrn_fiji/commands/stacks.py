@@ -21,6 +21,7 @@ COMMANDS: tuple[Command, ...] = (
             "nrrn denoise stack.tif denoised.tif",
             "nrrn denoise 'slices/*.tif' denoised/ --model mine --slices 100:200",
             "nrrn denoise stack.tif denoised.tif --noise noise.tif --plan",
+            "nrrn denoise volume.zarr denoised.zarr --memory 2GB",
         ),
         function="nrrn_fiji.api:denoise_file",
         plan="nrrn_fiji.api:plan_file",
@@ -31,7 +32,8 @@ COMMANDS: tuple[Command, ...] = (
             Option(
                 name="source",
                 label="Input",
-                help="The stack: a file, a folder of single-slice images, or a quoted pattern.",
+                help="The stack: a file (TIFF, OME-Zarr, HDF5, MRC), a folder of single-slice images, "
+                "or a quoted pattern. A dataset of an HDF5 file is given as stack.h5:/raw.",
                 kind=Kind.IMAGE,
                 required=True,
                 position="IN",
@@ -39,7 +41,7 @@ COMMANDS: tuple[Command, ...] = (
             Option(
                 name="out",
                 label="Output",
-                help="The result: a .tif file (ImageJ TIFF), an .ome.tif file, or a folder; "
+                help="The result: a .tif, .ome.tif, .zarr, .h5 or .mrc file, or a folder; "
                 "stack-denoised.tif beside stack.tif when left out.",
                 kind=Kind.FILE,
                 position="[OUT]",
@@ -254,7 +256,7 @@ COMMANDS: tuple[Command, ...] = (
             Option(
                 name="out",
                 label="Output",
-                help="The result: a .tif file (ImageJ TIFF), an .ome.tif file, or a folder; "
+                help="The result: a .tif, .ome.tif, .zarr, .h5 or .mrc file, or a folder; "
                 "stack-noisy.tif beside stack.tif when left out.",
                 kind=Kind.FILE,
                 position="[OUT]",
