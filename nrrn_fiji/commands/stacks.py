@@ -32,8 +32,8 @@ COMMANDS: tuple[Command, ...] = (
             Option(
                 name="source",
                 label="Input",
-                help="The stack: a file (TIFF, OME-Zarr, HDF5, MRC), a folder of single-slice images, "
-                "or a quoted pattern. A dataset of an HDF5 file is given as stack.h5:/raw.",
+                help="The stack: a file (TIFF, OME-Zarr, HDF5, MRC), a folder of single-slice "
+                "images, or a quoted pattern. A dataset of an HDF5 file is given as stack.h5:/raw.",
                 kind=Kind.IMAGE,
                 required=True,
                 position="IN",
