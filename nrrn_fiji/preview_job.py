@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,7 +31,7 @@ from .settings import DenoiseSettings, PreviewSettings, TrainSettings
 from .training_facts import units_were_added
 from .volumes import StackSource, Volume, open_volume
 
-__all__ = ["Place", "choose_places", "preview_file"]
+__all__ = ["Choice", "Place", "choose_places", "preview_file"]
 
 Array = NDArray[Any]
 
@@ -68,14 +69,19 @@ class Choice:
 
     def command(self, source: str) -> str:
         """Return the command line for the whole stack."""
-        path = self.model.path
-        known = path is None or (path.stem == self.model.name and self.model.name in names())
-        words = ["nrrn", "denoise", source, "-m", self.model.name if known else str(path)]
+        words = ["nrrn", "denoise", source, "-m", self.called]
         if self.units is not None:
             words += ["--units", str(self.units)]
         if self.strength < 1:
             words += ["--strength", f"{self.strength:g}"]
         return shlex.join(words)
+
+    @property
+    def called(self) -> str:
+        """The model's name, or its file where it cannot be had by name."""
+        path = self.model.path
+        known = path is None or (path.stem == self.model.name and self.model.name in names())
+        return self.model.name if known else str(path)
 
 
 def names() -> set[str]:
@@ -84,7 +90,7 @@ def names() -> set[str]:
 
 
 def preview_file(
-    source: str | Path,
+    source: str | Path | Volume,
     out: str | Path | None = None,
     settings: PreviewSettings | None = None,
     *,
@@ -92,6 +98,7 @@ def preview_file(
     channel: int = 0,
     z_axis: str | None = None,
     overwrite: bool = False,
+    command: Callable[[Choice], str] | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Draw a few crops of a stack under several settings, as one picture.
@@ -99,9 +106,9 @@ def preview_file(
     Parameters
     ----------
     source
-        A stack, as for :func:`nrrn_fiji.open_volume`.
+        A stack, as for :func:`nrrn_fiji.open_volume`, or an opened volume, which stays open.
     out
-        The PNG file; ``NAME-preview.png`` beside the stack when left out.
+        The PNG file; ``NAME-preview.png`` beside the stack when left out.  A volume needs it.
     settings
         What to compare; the defaults when left out.
     model
@@ -112,6 +119,8 @@ def preview_file(
         Read the axis "T" or "C" as depth.
     overwrite
         Replace an existing picture, and a model that was fine-tuned for it.
+    command
+        Returns what is written beneath a choice; its command line when left out.
     progress
         Is told of every choice, and asked whether to stop.
 
@@ -129,16 +138,19 @@ def preview_file(
     """
     settings = PreviewSettings() if settings is None else settings
     progress = NoProgress() if progress is None else progress
-    path = Path(source)
-    target = checked_output(
-        out or path.with_name(f"{path.name.split('.')[0]}-preview.png"),
-        [source],
-        (".png",),
-        overwrite,
-    )
-    assert target is not None
+    given = None if isinstance(source, Volume) else source
+    if out is None and given is not None:
+        path = Path(given)
+        out = path.with_name(f"{path.name.split('.')[0]}-preview.png")
+    target = checked_output(out, [given], (".png",), overwrite)
+    if target is None:
+        raise ValueError("out is missing, but a volume in memory has no place for a picture.")
     strengths = parse_strengths(settings.strengths)
-    with open_volume(source, z_axis=z_axis) as volume:
+    with (
+        nullcontext(source)
+        if isinstance(source, Volume)
+        else open_volume(source, z_axis=z_axis) as volume
+    ):
         if not 0 <= channel < volume.shape.c:
             raise ValueError(
                 f"channel is {channel}, but {volume.name} has {volume.shape.c}: choose "
@@ -156,12 +168,22 @@ def preview_file(
         for loaded in models:
             warn_if_unlike(loaded.name, loaded.card, volume, stack, scale, progress)
         if settings.fine_tune_minutes is not None:
-            models.append(fine_tuned(source, target, models[0], settings, overwrite, progress))
+            models.append(
+                fine_tuned(
+                    volume if given is None else given,
+                    target,
+                    models[0],
+                    settings,
+                    overwrite,
+                    progress,
+                )
+            )
         choices = [c for number, m in enumerate(models) for c in choices_of(m, number, settings)]
         choices += [Choice(models[0], None, strength, 0) for strength in strengths]
         choices.sort(key=lambda choice: choice.group)
         sheet = Sheet(volume, stack, scale, settings, progress)
-        rows = sheet.rows(choices, str(source))
+        sheet.command = command or (lambda choice: choice.command(str(source)))
+        rows = sheet.rows(choices)
         draw_sheet(
             rows,
             sheet.columns,
@@ -213,6 +235,7 @@ class Sheet:
         self.told: list[tuple[str, str, str, str]] = []
         self.seconds: dict[tuple[str, int | None], float] = {}
         self.shown = (0.0, 1.0)
+        self.command: Callable[[Choice], str] = lambda choice: choice.command(volume.name)
 
     def read_around(self, z: int) -> tuple[int, Array]:
         """Return a slice with those beside it, and the number of the first."""
@@ -254,7 +277,7 @@ class Sheet:
             "should look like noise: no outlines."
         )
 
-    def rows(self, choices: Sequence[Choice], source: str) -> list[Row]:
+    def rows(self, choices: Sequence[Choice]) -> list[Row]:
         """Denoise the places under every choice."""
         made: list[list[Array]] = []
         for number, choice in enumerate(choices):
@@ -272,7 +295,7 @@ class Sheet:
         rows = [Row("Source", lines if math.isfinite(share) else lines[:1], shown)]
         self.told.append(("source", "", "", ""))
         for choice, crops in zip(choices, made, strict=True):
-            rows.append(self.row(choice, crops, noise, source))
+            rows.append(self.row(choice, crops, noise))
         return rows
 
     def denoised(self, place: Place, choice: Choice) -> Array:
@@ -308,9 +331,7 @@ class Sheet:
             self.seconds[key] = estimate_seconds(network, plan, count) / count
         return self.seconds[key]
 
-    def row(
-        self, choice: Choice, crops: Sequence[Array], noise: Sequence[float], source: str
-    ) -> Row:
+    def row(self, choice: Choice, crops: Sequence[Array], noise: Sequence[float]) -> Row:
         """Put a choice into words."""
         units, network = choice.units, choice.model.network
         seconds = self.time_of(choice)
@@ -319,7 +340,7 @@ class Sheet:
         removed = f"{max(0.0, float(np.median(shares))):.0f} %" if shares else "–"
         whole = seconds * self.stack.shape[0] * self.volume.shape.t * self.volume.shape.c
         lines = [f"{network.units} units × {network.maps} maps"]
-        command = choice.command(source)
+        command = self.command(choice)
         name = choice.model.name
         if units is not None:
             name += f", {units} of {network.units} units"
@@ -375,7 +396,7 @@ def shown_models(more: Sequence[str | Path | Model]) -> list[Model]:
 
 
 def fine_tuned(
-    source: str | Path,
+    source: str | Path | Volume,
     target: Path,
     parent: Model,
     settings: PreviewSettings,
