@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import struct
 import threading
 import warnings
 from abc import ABC, abstractmethod
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 
 from .hiccups import patiently
 from .progress import Progress
+from .rois import moved_roi
 
 __all__ = [
     "PROVENANCE",
@@ -45,8 +45,6 @@ W = TypeVar("W", bound="VolumeWriter")
 PROVENANCE = "nrrn: "
 """What the line begins with that says how an image was made."""
 # Lines of an ImageJ description that say how grey values are shown or calibrated.
-# Where a stored selection of ImageJ says to which plane it belongs; C and Z in a second header.
-ROI_HEADER, ROI_POSITION, ROI_HEADER2, ROI_C, ROI_Z = 64, 56, 60, 4, 8
 VALUE_KEYS = ("min", "max", "cf", "vunit", *(f"c{i}" for i in range(10)))
 
 
@@ -257,46 +255,6 @@ def _shift_origin(line: str, start: int) -> str:
         return f"zorigin={float(value) - start!r}"
     except ValueError:
         return line
-
-
-def moved_roi(roi: bytes, slices: range, same_channels: bool = True) -> bytes | None:
-    """Return an ImageJ selection for an image that holds ``slices`` of the one it was drawn on.
-
-    Parameters
-    ----------
-    roi
-        As ImageJ stores it.  Positions count from 1, and 0 stands for every slice.
-    slices
-        Which slices are held.
-    same_channels
-        False if the channels are others: the selection is then shown on all of them.
-
-    Returns
-    -------
-    bytes or None
-        None if it belongs to a slice that is not held.
-
-    Notes
-    -----
-    Source: ImageJ's ``ij.io.RoiDecoder`` (offsets; big-endian) and ``ij.gui.ImageCanvas``
-    (``POSITION`` means the slice wherever an image has depth).
-    """
-    if roi[:4] != b"Iout" or len(roi) < ROI_HEADER:
-        return roi
-    data = bytearray(roi)
-    (second,) = struct.unpack_from(">i", data, ROI_HEADER2)
-    places = [ROI_POSITION]
-    if ROI_HEADER <= second <= len(data) - 16:
-        places.append(second + ROI_Z)
-        if not same_channels:
-            struct.pack_into(">i", data, second + ROI_C, 0)
-    for place in places:
-        (position,) = struct.unpack_from(">i", data, place)
-        if position > 0:
-            if position - 1 not in slices:
-                return None
-            struct.pack_into(">i", data, place, position - slices.start)
-    return bytes(data)
 
 
 class Volume(ABC):

@@ -63,6 +63,7 @@ LAYERS = (
     {
         "volumes",
         "image",
+        "rois",
         "tiff",
         "tiff_output",
         "formats",
