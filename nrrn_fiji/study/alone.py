@@ -50,8 +50,6 @@ NETWORKS = {
 LEARNERS = (*(f"trained-{kind}" for kind in NETWORKS), "noise2void")
 
 WORDS = {
-    "input": "Input",
-    "mean": "Mean\nof three",
     "filter": "Best\nfilter",
     "trained-nrrn-masked": "NRRN,\nmasked",
     "trained-nrrn-n2n": "NRRN,\ncon-\nsensus",

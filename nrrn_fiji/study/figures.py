@@ -36,6 +36,10 @@ MARKS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
 """So that methods differ in print without colour, too."""
 
 
+UNTREATED = ("input", "mean")
+"""Methods that are none."""
+
+
 @dataclass(frozen=True)
 class Curve:
     """A line, a set of points or a distribution."""
@@ -186,7 +190,8 @@ def level_dots(
     Parameters
     ----------
     rows
-        The scores; bars are their standard deviation over slices.
+        The scores; bars are their standard deviation over slices.  Untreated slices are left out:
+        they lie so far below that nothing else could be told apart.
     levels
         The noise levels, from left to right.
     words
@@ -199,7 +204,7 @@ def level_dots(
     colours = {"filter": colour_of("gaussian"), **dict.fromkeys(networks, colour_of("nrrn"))}
     panels = []
     for level in levels:
-        here = [row for row in rows if row.level == level]
+        here = [row for row in rows if row.level == level and row.method not in UNTREATED]
         dots = tuple(
             Curve(
                 "",

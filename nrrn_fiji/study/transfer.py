@@ -31,7 +31,6 @@ LEVELS = {Level("poisson", 1): "17.9 dB", Level("gaussian", 10): "28.5 dB"}
 """The paper's strongest and weakest noise, and what its network of one unit reached."""
 
 WORDS = {
-    "input": "Input",
     "filter": "Best\nfilter",
     "pretrained": "Pre-\ntrained",
     "tuned": "Fine-\ntuned",
