@@ -50,6 +50,22 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(f"ImageJ under test: {line}")
 
 
+def copied_fiji(fiji: Path, into: Path) -> Path:
+    """A copy of a Fiji folder, to install into; files that are never written in place are shared.
+
+    Parameters
+    ----------
+    fiji
+        The Fiji folder.
+    into
+        Where the copy is made.
+    """
+    made = into / "Fiji.app"
+    same = into.stat().st_dev == fiji.stat().st_dev
+    shutil.copytree(fiji, made, symlinks=True, copy_function=os.link if same else shutil.copy2)
+    return made
+
+
 @pytest.fixture(scope="session")
 def app() -> jvm.ImageJ:
     """The ImageJ under test, headless."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -73,10 +74,8 @@ def run_macro(app: OrdinaryFiji, text: str) -> str | None:
         while watching and not errors:
             for window in user.windows():
                 if isinstance(window, shown) and str(window.getTitle()) == "Macro Error":
-                    errors.append(" ".join(user.said(part) for part in user.parts(window)))
+                    errors.append(user.note(window))
             time.sleep(0.05)
-
-    import threading
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -101,6 +100,19 @@ def worker() -> psutil.Process:
 def shared() -> int:
     """Return how many pieces of memory are shared in Appose's way."""
     return len(list(SHARED_MEMORY.glob("psm_*")))
+
+
+def said_by_messages() -> str:
+    """Return what ImageJ's messages on the screen say; "" if there is none."""
+    texts = []
+    for window in user.windows():
+        if isinstance(window, java("ij.gui.MessageDialog")):
+            for part in user.parts(window):
+                if isinstance(part, java("ij.gui.MultiLineLabel")):
+                    lines = part.getClass().getDeclaredField("lines")
+                    lines.setAccessible(True)
+                    texts.append(" ".join(str(line) for line in lines.get(part)))
+    return " ".join(texts)
 
 
 # --- scenes of an ordinary Fiji alone ----------------------------------------------------------
@@ -150,13 +162,7 @@ def killed() -> dict[str, Any]:
     user.close(asked)
     wait_for_progress(imp)
     os.kill(old, signal.SIGKILL)
-    told = user.wait(
-        lambda: [
-            " ".join(user.said(part) for part in user.parts(window))
-            for window in user.windows()
-            if str(getattr(window, "getTitle", str)()) == "NRRN"
-        ]
-    )[0]
+    told = user.wait(lambda: said_by_messages())
     seen: dict[str, Any] = {"told": told, "locked": bool(imp.isLocked()), "shared": shared()}
     user.close_all()
     user.wait(lambda: not user.running())

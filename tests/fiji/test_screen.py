@@ -13,13 +13,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+from conftest import copied_fiji
 
-from nrrn_fiji.fiji import jvm
+from nrrn_fiji.fiji import jvm, scripts
 
 HERE = Path(__file__).parent
 CHECKOUT = HERE.parents[1]
 SECONDS = 900
+ORDINARY = ("escape", "killed", "end")
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +31,15 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("pictures")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=["ours", pytest.param("ordinary", marks=pytest.mark.fiji)])
 def told(
-    app: jvm.ImageJ, screen: str, pictures: Path, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    app: jvm.ImageJ,
+    screen: str,
+    pictures: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Any]:
-    """Return what the session saw, by scene."""
+    """Return what the session saw, by scene: in an ImageJ that Python started, or that Java did."""
     import torch
 
     from nrrn_fiji.models import save_model
@@ -42,6 +49,11 @@ def told(
     models = tmp_path_factory.mktemp("models")
     save_model(models / "tiny.safetensors", NRRN(units=2, maps=4), {"description": "small, quick"})
     words = ["" if app.fiji is None else str(app.fiji), str(pictures)]
+    if request.param == "ordinary":
+        assert app.fiji is not None
+        copy = copied_fiji(app.fiji, tmp_path_factory.mktemp("ordinary"))
+        scripts.install_scripts(copy)
+        words = [str(copy), str(pictures), "ordinary"]
     done = subprocess.run(
         [sys.executable, "-W", "error", str(HERE / "screen_session.py"), *words],
         env={
@@ -63,7 +75,10 @@ def told(
 @pytest.fixture
 def seen(told: dict[str, Any], request: pytest.FixtureRequest) -> dict[str, Any]:
     """Return what the scene saw that a test is named after."""
-    scene: dict[str, Any] = told[request.node.name.removeprefix("test_")]
+    name = request.node.name.removeprefix("test_").partition("[")[0]
+    if name in ORDINARY and name not in told:
+        pytest.skip("a scene of an ordinary Fiji alone")
+    scene: dict[str, Any] = told[name]
     assert "failed" not in scene, scene["failed"]
     return scene
 
@@ -73,7 +88,9 @@ def test_menu(told: dict[str, Any], seen: dict[str, Any]) -> None:
     assert seen["menus"] == 1
     wanted = ["Denoise Stack...", "Preview...", "Train on This Stack...", "Add Noise..."]
     wanted += ["Align and Average Scans...", "Measure Noise...", "Compare...", "Models...", "Help"]
-    assert [label for label in seen["items"] if label in wanted] == wanted
+    # In an ordinary Fiji an entry is called what macros call it.
+    items = [label if label in wanted else label.removeprefix("NRRN ") for label in seen["items"]]
+    assert [label for label in items if label in wanted] == wanted
 
 
 @pytest.mark.fiji
@@ -170,3 +187,26 @@ def test_models(seen: dict[str, Any]) -> None:
 def test_show_help(seen: dict[str, Any]) -> None:
     assert "Denoise Stack..." in seen["text"]
     assert "Esc stops" in seen["text"]
+
+
+# --- an ordinary Fiji alone
+
+
+def test_escape(seen: dict[str, Any]) -> None:
+    assert seen["seconds"] < 2  # of Python's own work, not of other people's on this machine
+    assert seen["titles"] == ["long"]
+    assert seen["shared"] == 0
+
+
+def test_killed(seen: dict[str, Any]) -> None:
+    assert "Python has ended unexpectedly" in seen["told"]
+    assert "every image is as it was" in seen["told"]
+    assert not seen["locked"]
+    assert seen["shared"] == 0
+    assert seen["next"] == "next-denoised"
+    assert seen["new"]
+
+
+def test_end(seen: dict[str, Any]) -> None:
+    assert seen["shared"] == 0
+    assert not psutil.pid_exists(seen["worker"])  # it has ended with Fiji
