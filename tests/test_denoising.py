@@ -24,6 +24,7 @@ from plain_engine import (
 
 from nrrn_fiji import denoising
 from nrrn_fiji.denoising import denoise_slabs, estimate_seconds, make_plan
+from nrrn_fiji.device import TORCH_DTYPES
 from nrrn_fiji.fused import FusedNRRN
 from nrrn_fiji.intensity import grey_range
 from nrrn_fiji.progress import Cancelled
@@ -453,8 +454,12 @@ class ScarceNetwork(FusedNRRN):
         return super().branches(neighbour, centres)
 
 
+def scarce_engine(network, *, precision, **options):
+    return ScarceNetwork(network, dtype=TORCH_DTYPES[precision], **options)
+
+
 def scarce_plan(monkeypatch, stack, network, *, limit, limited, device="cuda:0", batch=1):
-    monkeypatch.setattr(denoising, "FusedNRRN", ScarceNetwork)
+    monkeypatch.setattr(denoising, "make_engine", scarce_engine)
     monkeypatch.setattr(ScarceNetwork, "limit", limit)
     monkeypatch.setattr(ScarceNetwork, "limited", limited)
     monkeypatch.setattr(ScarceNetwork, "devices", [])
