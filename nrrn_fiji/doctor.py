@@ -7,6 +7,7 @@ must never keep the others from being looked at.
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import os
 import platform
@@ -66,6 +67,7 @@ def examine(fiji: Path | None = None, report: bool = False) -> Report:
     for name, look in (
         ("Python", python),
         ("PyTorch", torch),
+        ("engine", engine),
         ("models", models),
         ("bridge to Java", bridge),
         ("Fiji", lambda: fiji_and_java(fiji)),
@@ -115,7 +117,7 @@ def looked(name: str, look: Callable[[], Iterator[Finding]]) -> list[Finding]:
                 name,
                 f"{type(error).__name__}: {error}",
                 "install nrrn-fiji again in a fresh environment, and report this if it stays.",
-                needed=name in ("Python", "PyTorch", "models"),
+                needed=name in ("Python", "PyTorch", "engine", "models"),
             )
         )
     return findings
@@ -153,6 +155,12 @@ def torch() -> Iterator[Finding]:
         yield Finding("device", f"{describe(device)}{taken}")
     if best.type == "cpu":
         yield Finding("GPU", "none that PyTorch can use: the processor computes, which is slower")
+
+
+def engine() -> Iterator[Finding]:
+    """Our own parts: an installation that was cut short, or mixed with another, fails here."""
+    importlib.import_module("nrrn_fiji.api")
+    yield Finding("engine", "ready")
 
 
 def models() -> Iterator[Finding]:

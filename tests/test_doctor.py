@@ -91,6 +91,20 @@ def test_without_the_shipped_model_the_exit_code_says_so(
     assert "cannot be denoised" in last
 
 
+def test_a_mixed_up_installation_is_a_problem(
+    bare: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "nrrn_fiji.api", None)  # importing it fails
+    monkeypatch.delattr("nrrn_fiji.api", raising=False)
+    code, found, last = run(capsys)
+    assert code == 1
+    assert found["engine"][0]["state"] == "PROBLEM"
+    assert "install nrrn-fiji again" in found["engine"][0]["advice"]
+    assert "cannot be denoised" in last
+
+
 def test_one_broken_part_does_not_hide_the_others(
     bare: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
