@@ -47,6 +47,10 @@ __all__ = ["ZarrVolume", "ZarrWriter", "create", "open_file", "parts_of_image", 
 Array = NDArray[Any]
 ZarrFormat = Literal[2, 3]
 
+VERSION_VARIABLE = "NRRN_OME_ZARR"
+"""Environment variable that names the version of outputs whose input is of another format."""
+VERSIONS: dict[str, ZarrFormat] = {"0.4": 2, "0.5": 3}
+"""Version of Zarr that a version of OME-Zarr is stored in."""
 CHUNK_VOXELS = {3: 1 << 18, 2: 1 << 20}
 """Voxels of a chunk, by version of Zarr: 64 × 64 × 64; without shards a chunk is a file."""
 CHUNK_DEPTH = 64
@@ -404,6 +408,17 @@ def mean_of_blocks(block: Array, factors: tuple[int, int, int]) -> Array:
     return total.astype(block.dtype)
 
 
+def _wanted_format() -> ZarrFormat:
+    """Return the version of Zarr for an output whose input is of another format."""
+    version = os.environ.get(VERSION_VARIABLE, "0.5")
+    if version not in VERSIONS:
+        raise ValueError(
+            f"{VERSION_VARIABLE} is {version!r}, but OME-Zarr is written as "
+            f"{' or '.join(VERSIONS)}: set it to one of these, or not at all."
+        )
+    return VERSIONS[version]
+
+
 def open_file(path: Path, inside: str) -> Volume:
     """Open an OME-Zarr, or a plain Zarr array; see :mod:`nrrn_fiji.formats`."""
     return ZarrVolume(path, inside)
@@ -413,7 +428,7 @@ def create(path: Path, output: Output) -> VolumeWriter:
     """Lay out an OME-Zarr, of the version of an OME-Zarr input; see :mod:`nrrn_fiji.formats`."""
     like, shape, dtype = output.like, output.shape, output.dtype
     metadata = output.metadata
-    zarr_format: ZarrFormat = like.place.zarr_format if isinstance(like, ZarrVolume) else 3
+    zarr_format = like.place.zarr_format if isinstance(like, ZarrVolume) else _wanted_format()
     levels = level_shapes(shape, metadata.voxel_size)
     attributes = describe(
         plain_name(path),

@@ -213,6 +213,24 @@ def test_an_output_is_what_its_input_was(tmp_path: Path, version: str) -> None:
     assert steps == [{"type": "scale", "scale": [2.5, 1.0, 8.0, 4.0, 4.0]}]
 
 
+def test_the_older_version_is_written_where_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with calibrated(ramp((4, 20, 300))) as volume:
+        monkeypatch.setenv("NRRN_OME_ZARR", "0.4")
+        with create_volume(tmp_path / "a.zarr", volume, slab=2) as writer:
+            writer.write(0, volume.read(0, 4))
+            writer.finish()
+        said = described(tmp_path / "a.zarr")["multiscales"][0]
+        assert said["version"] == "0.4" and len(said["datasets"]) == 2
+        assert (tmp_path / "a.zarr" / "1" / ".zarray").is_file()
+        monkeypatch.setenv("NRRN_OME_ZARR", "3")
+        with pytest.raises(ValueError, match=r"NRRN_OME_ZARR is '3', but .* 0\.4 or 0\.5"):
+            create_volume(tmp_path / "b.zarr", volume)
+    with open_volume(tmp_path / "a.zarr") as volume:
+        np.testing.assert_array_equal(volume.read(0, 4), ramp((4, 20, 300)))
+
+
 def test_part_of_a_stack_keeps_its_place(tmp_path: Path) -> None:
     foreign(tmp_path / "in.zarr", ramp((5, 6, 7)))
     copy(tmp_path / "in.zarr", tmp_path / "out.zarr", slices=range(2, 4))
