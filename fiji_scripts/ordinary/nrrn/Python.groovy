@@ -60,7 +60,8 @@ class Python {
 			throw new PythonEnded("The Python that NRRN was installed with is gone (" + program +
 				"): install nrrn-fiji again, and then type  nrrn fiji --install")
 		IJ.showStatus("NRRN: starting Python ...")
-		service = new Service(new File("."), program, "-c",
+		// -P: nothing in the folder that Fiji was started in can stand in for a library.
+		service = new Service(new File("."), program, "-P", "-c",
 			"from nrrn_fiji.fiji.worker import main; main()")
 		// Appose's threads would keep Java from ending; those that a daemon starts do not.
 		IOException problem = null
@@ -173,6 +174,7 @@ class Python {
 	}
 
 	private static String last(String error) {
-		return (error ?: "").trim().readLines().find { true } == null ? "" : error.trim().readLines().last()
+		List<String> lines = (error ?: "").trim().readLines()
+		return lines ? lines.last() : ""
 	}
 }
