@@ -1,4 +1,8 @@
-"""Kill -9 at any moment, then the same command again: the result is that of an undisturbed run."""
+"""Kill -9 at any moment, then the same command again: the result is that of an undisturbed run.
+
+``NRRN_TEST_KILLS=100 NRRN_TEST_MOMENTS=1000 pytest tests/faults/test_killed.py`` looks longer: a
+run takes some hundred steps, so that it is killed before each.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +27,14 @@ if os.name != "posix":
 from victims import KILLED, Victim, contents, journal_of
 
 KILLS = int(os.environ.get("NRRN_TEST_KILLS", "10"))
-"""How often a run is killed at random in each of the tests."""
+"""How often a run is killed at random in each of the tests; half as often in further formats."""
 
-APART = int(os.environ.get("NRRN_TEST_STEPS_APART", "4"))
-"""A run is killed before each so-manieth step on the disk; 1 tries every one."""
+MOMENTS = int(os.environ.get("NRRN_TEST_MOMENTS", "10"))
+"""Before how many of its steps on the disk a run is killed, from the first to the last."""
 
 SLICES = 24
+
+pytestmark = pytest.mark.slow
 
 
 @dataclass(frozen=True)
@@ -98,7 +104,8 @@ def test_killed_at_random_again_and_again(name: str, given: Path, tmp_path: Path
     folder = tmp_path / "killed"
     folder.mkdir()
     out, kills, run = folder / way.out, 0, 0
-    while kills < KILLS:
+    wanted = KILLS if list(WAYS).index(name) < 3 else KILLS // 2
+    while kills < wanted:
         run += 1
         before = journal_of(out)
         victim = Victim(words(given, folder, way), folder, pause=0.004, seed=run)
@@ -126,7 +133,7 @@ def test_killed_at_each_step_on_the_disk(name: str, given: Path, tmp_path: Path)
     way = WAYS[name]
     expected, steps = undisturbed(given, tmp_path, way, short=True)
     assert steps > 30
-    for step in range(list(WAYS).index(name) % APART, steps, APART):
+    for step in sorted({moment * (steps - 1) // (MOMENTS - 1) for moment in range(MOMENTS)}):
         folder = tmp_path / f"killed-{step}"
         folder.mkdir()
         victim = Victim(words(given, folder, way, short=True), folder, last_step=step)
