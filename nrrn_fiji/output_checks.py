@@ -18,6 +18,7 @@ __all__ = [
     "readable_size",
 ]
 
+
 def check_distinct(inputs: Sequence[Path], outputs: Mapping[str, Path]) -> None:
     """Check that no output is, lies in, or holds one of the inputs, or is another output.
 

@@ -266,3 +266,32 @@ def test_workers_of_another_version_are_refused(
     monkeypatch.setattr(module, "__version__", "9.0")
     with pytest.raises(ValueError, match=rf"has nrrn-fiji {nrrn_fiji.__version__}, but 9.0 is"):
         denoise(given, tmp_path / "clean.tif", dask=cluster.scheduler_address)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT to a process group")
+def test_control_c_reaches_the_run_and_not_its_workers(tmp_path: Path) -> None:
+    stack = np.random.default_rng(0).integers(0, 256, (60, 200, 200)).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "raw.tif", stack, photometric="minisblack")
+    save_model(tmp_path / "net.safetensors", strong_network(2, 8), {})
+    out = tmp_path / "clean.tif"
+    words = [
+        *(sys.executable, "-m", "nrrn_fiji", "denoise", tmp_path / "raw.tif", out),
+        *("-m", tmp_path / "net.safetensors", "--slab", "1", "--device", "cpu"),
+        *("--workers", "2"),
+    ]
+    run = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        journal = tmp_path / "clean.tif.partial" / "finished"
+        for _ in range(15000):
+            if (journal.exists() and journal.read_bytes()) or run.poll() is not None:
+                break
+            time.sleep(0.02)
+        os.killpg(run.pid, signal.SIGINT)  # as a terminal does
+        _, errors = run.communicate(timeout=300)
+    finally:
+        run.kill()
+    assert run.returncode == 130, errors
+    assert "finished block" in errors and "Run the same command again to go on" in errors
+    assert "Traceback" not in errors
+    assert len(journal.read_text().splitlines()) < 60
