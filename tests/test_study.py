@@ -304,6 +304,21 @@ def test_files_hold_the_table_and_the_card_too(files, model, tmp_path, few_setti
     assert kept["rows"][0]["psnr"][0] == pytest.approx(rows[0].mean("psnr"), abs=1e-4)
 
 
+def test_a_table_of_all_numbers_of_images_is_not_taken_from_one_without(
+    files, model, tmp_path, few_settings
+):
+    common = {"slices": (2,), "tuning_slices": (1,), "levels": "G25"}
+    table2_files(*files, str(model.path), tmp_path, **common)
+    assert "earlier run" in table2_files(*files, str(model.path), tmp_path, **common).summary
+    with pytest.raises(FileExistsError, match="--overwrite"):
+        table2_files(*files, str(model.path), tmp_path, **common, all_images=True)
+    report = table2_files(
+        *files, str(model.path), tmp_path, **common, all_images=True, overwrite=True
+    )
+    labels = {row[0] for row in report.table.rows}
+    assert {"NRRN, 3 images", "NRRN, 2 images", "NRRN, 1 image"} <= labels
+
+
 def test_filters_alone_need_no_model(files, tmp_path, few_settings):
     report = table2_files(*files, None, tmp_path / "out", slices=(2,), tuning_slices=(1,))
     assert (tmp_path / "out" / "table2-filters.md").is_file()

@@ -127,6 +127,15 @@ def test_the_flattest_lines_lie_in_flat_areas_that_are_not_clipped():
     assert len(flattest_lines(CleanSlices(volume, (0, 1), 0, name="volume"), 1)) == 1
 
 
+@pytest.mark.parametrize("part", [iqr, inputs, units, cost])
+def test_without_a_flat_area_a_sentence_says_so(make, model, part):
+    study = make(model)
+    black_and_white = np.where(tissue() > 127, np.uint8(255), np.uint8(0))
+    study.scored = CleanSlices(black_and_white, (3, 6), 0, name="volume")
+    with pytest.raises(ValueError, match="no flat area to measure noise in: choose other slices"):
+        part(study)
+
+
 def test_the_busiest_line_crosses_the_strongest_step():
     volume = np.full((2, 60, 150), 100, np.uint8)
     volume[1, 20:40, 70:] = 220
@@ -159,8 +168,8 @@ def test_tiles_say_how_far_psnr_spreads(make, model):
     study = make(model, slices=None)
     part = tiles(study)
     # Two of nine slices, and both tiles' edges are larger than the slices: quarters are taken.
-    assert part.facts["tile_slices"] == [0, 8]
-    whole = CleanSlices(study.volume, (0, 8), 0, name="volume")
+    assert part.facts["tile_slices"] == [2, 6]
+    whole = CleanSlices(study.volume, (2, 6), 0, name="volume")
     [candidate] = candidates.model_candidates(model)
     expected = [
         [
@@ -168,7 +177,7 @@ def test_tiles_say_how_far_psnr_spreads(make, model):
             for y in (0, 28)
             for x in (0, 28)
         ]
-        for z in (0, 8)
+        for z in (2, 6)
         for estimate in [candidate.denoise(whole.triplet(z, TABLE1_LEVEL))]
     ]
     record = by_label(part, method="nrrn")
@@ -177,6 +186,25 @@ def test_tiles_say_how_far_psnr_spreads(make, model):
     assert record["psnr_sd"] == pytest.approx(np.std(expected, ddof=1), abs=1e-4)
     within = np.mean([np.std(row, ddof=1) for row in expected])
     assert record["psnr_sd_within_slices"] == pytest.approx(within, abs=1e-4)
+
+
+def test_slices_with_one_neighbour_do_not_count_more_than_they_are(make, model):
+    """A sample of slices leaves out the ends, which every method denoises worse; all is all."""
+    few = dataclasses.replace(TINY, tile_slices=4)
+    assert make(model, slices=None, budget=few).tile_slices == (1, 3, 5, 7)
+    every = dataclasses.replace(TINY, tile_slices=None)
+    assert make(model, slices=None, budget=every).tile_slices == tuple(range(9))
+    more = dataclasses.replace(TINY, tile_slices=99)
+    assert make(model, slices=None, budget=more).tile_slices == tuple(range(9))
+    assert make(model, slices=(0, 8), budget=few).tile_slices == (0, 8), "as asked for"
+
+
+def test_tiles_of_slices_that_were_asked_for_are_another_result(make, model):
+    usual = make(model, slices=None)
+    same = make(model, slices=usual.scored.indices)
+    assert same.tile_slices != usual.tile_slices
+    assert same.key("tiles") != usual.key("tiles")
+    assert same.key("edges") == usual.key("edges")
 
 
 def test_finished_methods_of_tiles_are_kept(make, model, monkeypatch):
@@ -413,6 +441,18 @@ def test_transfer_compares_equal_trainings_and_keeps_them(make, model, monkeypat
 
     monkeypatch.setattr("nrrn_fiji.train_job.train_files", refuse)
     assert transfer(make(model)).records == part.records
+
+
+def test_a_copy_of_a_scored_slice_is_no_training_data(make, model):
+    def leaky(z):
+        array = tissue(seed=1)
+        array[5] = tissue()[z]
+        return lambda: [TrainingStack(array, (0.0, 255.0), "copied.tif")]
+
+    with pytest.raises(ValueError, match=r"copied\.tif holds a slice of volume that is scored"):
+        _ = make(model, read_training=leaky(6)).stacks
+    # Slice 4 is not scored.
+    assert len(make(model, read_training=leaky(4)).stacks) == 1
 
 
 def test_the_small_volume_is_the_beginning_and_the_middle():

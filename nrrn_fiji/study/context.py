@@ -232,6 +232,19 @@ class Study:
 
         return max(candidates, key=quality)
 
+    @property
+    def tile_slices(self) -> tuple[int, ...]:
+        """The slices whose tiles are scored: those asked for, all, or as many as the budget has.
+
+        Some of many are taken from the middles of equal parts of the stack, because its first and
+        its last slice, which have one neighbour and so a lower PSNR, would count too much.
+        """
+        if self.slices_asked:
+            return self.scored.indices
+        depth = self.volume.shape[0]
+        most = min(self.budget.tile_slices or depth, depth)
+        return tuple((2 * part + 1) * depth // (2 * most) for part in range(most))
+
     def nrrn(self, images: Sequence[int] = (3,)) -> list[Candidate]:
         """Return the measured model as a candidate per number of images; none without a model."""
         if not self.models:
@@ -267,11 +280,21 @@ class Study:
         Raises
         ------
         ValueError
-            If there are none.
+            If there are none, or one holds a slice that is scored.
         """
         stacks = () if self.read_training is None else tuple(self.read_training())
         if not stacks:
             raise ValueError("train is missing, but this experiment trains: give clean stacks.")
+        # A copy under another name is not seen by its path.
+        scored = [self.scored.source.read(z, z + 1)[0] for z in self.scored.indices]
+        scored = [image for image in scored if image.min() < image.max()]
+        for stack in stacks:
+            for image in stack.array:
+                if any(np.array_equal(image, one) for one in scored):
+                    raise ValueError(
+                        f"{stack.name} holds a slice of {self.volume_name} that is scored, but "
+                        "networks must be trained on other slices: give another stack."
+                    )
         return stacks
 
     @cached_property
@@ -377,23 +400,28 @@ class Study:
             )
         return text
 
-    def key(self, experiment: str) -> str:
-        """Return a digest of everything that an experiment's result depends on."""
+    def key(self, experiment: str, variant: str = "") -> str:
+        """Return a digest of everything that an experiment's result depends on.
+
+        ``variant`` says what is asked of the experiment beside what is usual, if anything.
+        """
         trained_on = None
         if self.compete or experiment in TRAINS:
             from ..training_data import fingerprint
 
             trained_on = fingerprint(self.stacks)
-        peers = None
+        particular: Any = None
         if experiment == "alone":
             from ..baselines.noise2void import careamics_is_installed
 
-            peers = careamics_is_installed()
+            particular = careamics_is_installed()
+        elif experiment == "tiles":
+            particular = list(self.tile_slices)
         assert self.levels is not None
         return digest(
             [
                 METHOD_VERSION,
-                [experiment, peers],
+                [experiment, particular, *([variant] if variant else [])],
                 self.scored.fingerprint(),
                 self.tuned.fingerprint(),
                 self.filter_facts(*self.levels, TABLE1_LEVEL),

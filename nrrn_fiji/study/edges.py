@@ -33,7 +33,7 @@ def edges(study: Study) -> Part:
     candidates = [clean_candidate(), *study.usual(TABLE1_LEVEL)]
     steps = Steps(study.progress, len(scored.indices) * len(candidates), "nothing of it is kept")
     estimates = estimates_of(study, candidates, scored.indices, TABLE1_LEVEL, steps)
-    rows, records = [], []
+    rows, records, means = [], [], []
     for candidate in candidates[1:]:
         alike, strength = [], []
         for index in scored.indices:
@@ -43,6 +43,7 @@ def edges(study: Study) -> Part:
             # The slope of own over truth: 1 keeps edges as they are, less makes them fainter.
             strength.append(float((truth * own).sum() / (truth**2).sum()))
         rows.append((candidate.label, summarised(alike, 3), summarised(strength, 3)))
+        means.append(float(np.mean(alike)))
         for index, correlation, slope in zip(scored.indices, alike, strength, strict=True):
             records.append(
                 {
@@ -65,7 +66,7 @@ def edges(study: Study) -> Part:
     across = 4
     picture_grid([cells[i : i + across] for i in range(0, len(cells), across)],
                  out / "edges-pictures.png")  # fmt: skip
-    best = max(rows[1:], key=lambda row: row[1])
+    best = rows[1 + int(np.argmax(means[1:]))]  # the first is the input
     return Part(
         name="edges",
         title="Edges: the high-pass view",

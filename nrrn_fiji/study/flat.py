@@ -77,7 +77,12 @@ def flattest_lines(scored: CleanSlices, count: int) -> list[Line]:
     Returns
     -------
     list of Line
-        The flattest first.
+        The flattest first; at least one.
+
+    Raises
+    ------
+    ValueError
+        If saturated grey values are everywhere.
     """
     found: list[tuple[float, Line]] = []
     for index in scored.indices:
@@ -97,6 +102,11 @@ def flattest_lines(scored: CleanSlices, count: int) -> list[Line]:
                 break
             found.append((flatness, Line(index, int(y) + height // 2, int(x), width)))
             spread[max(0, y - height + 1) : y + height, max(0, x - width + 1) : x + width] = np.inf
+    if not found:
+        raise ValueError(
+            "No part of the scored slices is free of black and white pixels, so there is no flat "
+            "area to measure noise in: choose other slices, or check the grey range of the volume."
+        )
     found.sort(key=lambda pair: pair[0])
     return [line for flatness, line in found[:count] if flatness <= FLAT * found[0][0]]
 

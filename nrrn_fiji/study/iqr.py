@@ -81,11 +81,6 @@ def iqrs_along(
 def iqr(study: Study) -> Part:
     """Measure the IQR along lines in flat areas, and the profile across an organelle."""
     lines = flattest_lines(study.scored, LINES)
-    if not lines:
-        raise ValueError(
-            "No part of the scored slices is free of black and white pixels, so there is no flat "
-            "area to measure noise in: choose other slices, or check the grey range of the volume."
-        )
     profile = busiest_line(study.scored, study.scored.indices)
     candidates = [clean_candidate(), *study.usual(TABLE1_LEVEL)]
     indices = [line.z for line in (*lines, profile)]

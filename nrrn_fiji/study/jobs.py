@@ -42,12 +42,18 @@ class Experiment:
     name: str
     function: Callable[[Study], Part]
     needs_model: bool = True
+    variant: str = ""
+    """What is asked of it beside what is usual: a result without that is another one."""
 
     def stem(self, study: Study) -> str:
         """Return the beginning of the names of its files."""
         if self.name == "table2":
             return f"table2-{study.models[0].name if study.models else 'filters'}"
         return self.name
+
+    def key(self, study: Study) -> str:
+        """Return a digest of everything that its result depends on."""
+        return study.key(self.name, self.variant)
 
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -92,7 +98,7 @@ def run_part(study: Study, experiment: Experiment, *, overwrite: bool = False) -
         If the folder holds this part measured on other data, models or settings.
     """
     folder = study.folder()
-    key = study.key(experiment.name)
+    key = experiment.key(study)
     if not overwrite:
         kept = kept_part(folder, experiment.stem(study))
         if kept is not None:
@@ -235,7 +241,8 @@ def study_files(
     """
     experiment = EXPERIMENTS[name]
     if name == "table2" and all_images:
-        experiment = replace(experiment, function=partial(table2_part, images=(3, 2, 1)))
+        function = partial(table2_part, images=(3, 2, 1))
+        experiment = replace(experiment, function=function, variant="all images")
     budget = chosen_budget(quick, False, FULL, minutes, steps, competitors)
     models = as_list(model) or ([DEFAULT_MODEL] if experiment.needs_model else [])
     loaded = [load_model(one) for one in models]
@@ -369,7 +376,7 @@ def all_files(
             for experiment in chosen:
                 kept = kept_part(folder, experiment.stem(study))
                 if kept is not None:
-                    refuse_other(folder, experiment, study, kept[1], study.key(experiment.name))
+                    refuse_other(folder, experiment, study, kept[1], experiment.key(study))
         for number, experiment in enumerate(chosen):
             told.begin(number, experiment.name)
             try:

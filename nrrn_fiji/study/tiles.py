@@ -54,11 +54,8 @@ def tile_psnr(clean: Image, estimate: Image, edge: int) -> list[float]:
 
 def tiles(study: Study) -> Part:
     """Measure the PSNR of tiles for every network, over all slices or as many as asked for."""
-    depth, height, width = study.volume.shape
-    chosen = study.scored.indices
-    if not study.slices_asked:
-        most = study.budget.tile_slices or depth
-        chosen = tuple(int(z) for z in np.linspace(0, depth - 1, min(most, depth)).round())
+    _, height, width = study.volume.shape
+    chosen = study.tile_slices
     slices = CleanSlices(study.volume, chosen, study.seed, name="volume")
     edges = [edge for edge in EDGES if edge <= min(height, width)] or [min(height, width) // 2]
     out = study.folder()

@@ -158,7 +158,7 @@ def transfer(study: Study) -> Part:
     findings = [
         f"{level.label}: on the small volume alone the fresh network of {pretrained.units} units "
         f"reaches {by_key[level, 'fresh'].mean('psnr'):.2f} dB and one of a single unit "
-        f"{by_key[level, 'single'].mean('psnr'):.2f} dB (the paper's: {paper}); "
+        f"{by_key[level, 'single'].mean('psnr'):.2f} dB (the paper's, on other data: {paper}); "
         f"fine-tuning reaches {by_key[level, 'tuned'].mean('psnr'):.2f} dB, where the pretrained "
         f"model was at {by_key[level, 'pretrained'].mean('psnr'):.2f} dB."
         for level, paper in LEVELS.items()
