@@ -331,6 +331,8 @@ class ZarrWriter(VolumeWriter):
                 ]
                 self._put(level, t, c, (z, y, x), self._halved(level, t, c, box))
             self.flush()
+        for left in self.path.rglob("*.partial"):  # where zarr was killed while it wrote a chunk
+            left.unlink()
         self.flush()
 
     def _halved(self, level: int, t: int, c: int, box: list[slice]) -> Array:

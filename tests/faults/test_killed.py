@@ -20,6 +20,8 @@ from plain_engine import strong_network
 
 from nrrn_fiji import training
 from nrrn_fiji.models import load_model, save_model
+from nrrn_fiji.progress import NoProgress
+from nrrn_fiji.volumes import create_volume, open_volume
 
 if os.name != "posix":
     pytest.skip("needs fork and SIGKILL", allow_module_level=True)
@@ -150,6 +152,20 @@ def test_killed_at_each_step_on_the_disk(name: str, given: Path, tmp_path: Path)
         else:
             assert code == 0, f"step {step}: {victim.said}"
         assert contents(folder) == expected
+
+
+def test_half_a_chunk_does_not_stay_in_the_result(given: Path, tmp_path: Path) -> None:
+    """A kill while zarr writes a chunk leaves what it has written under a passing name."""
+    with (
+        open_volume(given / "raw.tif") as raw,
+        create_volume(tmp_path / "clean.zarr", raw) as writer,
+    ):
+        writer.write(0, raw.read(0, SLICES))
+        chunk = next(path for path in (tmp_path / "clean.zarr" / "0").rglob("c/**/0"))
+        left = chunk.with_name("0.7d6f7e6eebe048b9a7ae03ea3f0ffd85.partial")
+        left.write_bytes(b"half")
+        writer.finish(NoProgress())
+    assert not left.exists()
 
 
 TRAINING = ["--units", "1", "--maps", "4", "--crop", "16", "--batch", "1", "--steps", "120"]

@@ -45,7 +45,7 @@ IMPORTED = [
 """What takes long to import, and is imported once, before the forks."""
 
 KILLED = -signal.SIGKILL
-PATIENCE = 120
+PATIENCE = 300
 """Seconds after which a process that does not end is a failure."""
 
 STEPS = {
