@@ -48,7 +48,7 @@ def both_forms(network, before, here, **options):
 @pytest.mark.parametrize("name", ["fibsem-medulla", "fibsem-medulla-fast"])
 @pytest.mark.parametrize("noise", [{}, {"peak": 8}, {"sigma": 25}, {"sigma": 75}, {"peak": 1}])
 def test_shipped_models_meet_the_condition_on_real_slices(name, noise):
-    stack = tifffile.imread(data_folder("examples") / "fibsem_medulla_noisy.tif")[2:5, :96, :96]
+    stack = tifffile.imread(data_folder("examples") / "fibsem_medulla.tif")[2:5, :96, :96]
     stack = stack.astype(np.float32) / 255
     if noise:
         stack = add_noise(stack, rng=np.random.default_rng(0), clip=True, **noise)
