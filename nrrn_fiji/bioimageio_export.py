@@ -5,7 +5,7 @@ our code) and as a PyTorch state dict with the network's source, test images, do
 our own model file, from which ``nrrn models import`` gets everything back.  The network inside
 takes three slices as channels and returns the middle one denoised.
 
-This module must never use the network, never leave half a package under its name, and never put
+This module must never go online, never leave half a package under its name, and never put
 anything into a package that was not measured or is not said by the model's card.
 
 Sources: the specification of bioimage.io model descriptions 0.5, as ``bioimageio.spec`` has it.
@@ -17,7 +17,7 @@ import inspect
 import re
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from . import __version__, network
 from .api import denoise
+from .bioimageio_readme import ARCHITECTURE, PERCENTILES, documentation
 from .files import write_whole
 from .intensity import ArraySource, grey_range, to_unit
 from .models import SUFFIX, Model, load_model, save_model
@@ -36,7 +37,7 @@ from .network import NRRN, receptive_radius
 from .plots import before_after
 from .reports import Report
 from .resources import data_folder
-from .training_facts import TrainingFacts, material_of, psnr_by_noise, training_in_words
+from .training_facts import TrainingFacts, material_of
 from .volumes import StackSource, open_volume
 
 __all__ = ["ThreeSlices", "export_model", "write_package"]
@@ -48,12 +49,11 @@ COVER_SIZE = 192
 STEP = 16
 """Test images have a multiple of this size; the network takes any."""
 EIGHT_BIT = (0.0, 255.0)
-PERCENTILES = (0.1, 99.9)
 METHOD = "Noise Reconstruction and Removal Network (NRRN), submitted to ICLR 2022"
 VENUE = "https://openreview.net/group?id=ICLR.cc/2022/Conference"
 AUTHORS = ("The nrrn-fiji developers",)
 TAGS = ("denoising", "image-restoration", "electron-microscopy", "fib-sem", "nrrn", "pytorch", "2d")
-ARCHITECTURE, README, COVER, LICENCE = "nrrn_network.py", "README.md", "cover.png", "LICENCE.txt"
+README, COVER, LICENCE = "README.md", "cover.png", "LICENCE.txt"
 CREATIVE_COMMONS = re.compile(r"CC[ -](BY(?:[ -](?:SA|NC|ND))*)[ -](\d\.\d)\b", re.IGNORECASE)
 
 
@@ -478,90 +478,3 @@ def fitting_name(name: str) -> str:
     """Return a name that bioimage.io accepts: letters, digits, _, + and -; 5 of them or more."""
     plain = re.sub(r"[^A-Za-z0-9_+() -]", "-", name)
     return plain if len(plain) >= 5 else f"NRRN {plain}"
-
-
-def documentation(
-    model: Model, licence: str, intensity: tuple[float, float] | None, halo: int
-) -> str:
-    """Return the README of a package."""
-    facts: list[str] = training_in_words(model.card) or ["The model's card says nothing of it."]
-    if intensity is None:
-        grey = (
-            f"Percentiles {PERCENTILES[0]} and {PERCENTILES[1]} of the input map to 0 and 1 before "
-            "the network (`scale_range`), nothing is clipped. **The output is on that scale**: "
-            "multiply by the difference of the two percentiles and add the lower one to get grey "
-            "values."
-        )
-    else:
-        grey = (
-            f"Grey values {intensity[0]:g} and {intensity[1]:g} map to 0 and 1 before the network "
-            "(`scale_linear`), and back after it; nothing is clipped. For images of another grey "
-            "range change these numbers, or scale the images."
-        )
-    table = scores(model.card)
-    results = (
-        f"PSNR in dB on a volume that no training saw, by `nrrn study table2`:\n\n{table}\n"
-        if table
-        else "The card has no measurements."
-    )
-    return f"""# {model.name}
-
-Denoises a slice of an electron microscopy stack from itself and the slices beside it. NRRN
-(*Noise Reconstruction and Removal Network*) of {model.units} units and {model.maps} maps;
-exported by nrrn-fiji {__version__}; SHA-256 of the weights `{model.hash}`.
-
-## Input and output
-
-Input `slices`: batch × 3 × y × x, the channels being the previous slice, the slice to denoise and
-the following slice of a registered stack. At an end of the stack give the neighbour there is twice.
-Output `denoised`: batch × 1 × y × x, the middle slice.
-
-{grey}
-
-An output pixel depends on {halo} pixels around it (units + 3): with a halo of {halo} px, tiles of
-any size give exactly the result of the whole image. The network pads with zeros at the edges of
-what it is given, as nrrn does at the edges of an image; a program that pads images by reflection gives
-other values in the outermost {halo} pixels.
-
-## Training
-
-{chr(10).join(f"- {line}" for line in facts)}
-
-## Validation
-
-{results}
-
-To validate it on your own data: compare with a clean image by PSNR and SSIM (`nrrn metrics`), or,
-without one, look at what was removed (`nrrn report NOISY CLEAN`): it must show no structure.
-
-Not for noise that is alike from pixel to pixel, nor for material, staining or voxel sizes far from
-the training's, unless you have looked at what it removes there.
-
-## Licence
-
-{licence.strip()}
-
-The network's source, `{ARCHITECTURE}`, is BSD-3-Clause.
-
-## With nrrn
-
-`nrrn models import` takes this package; `{model.name}{SUFFIX}` in it is the model with its card.
-"""
-
-
-def scores(card: Mapping[str, Any]) -> str:
-    """Return the table of PSNR that a study wrote into the card, as Markdown; empty without one."""
-    results = card.get("results")
-    table = results.get("table2") if isinstance(results, Mapping) else None
-    rows = table.get("rows") if isinstance(table, Mapping) else None
-    if not isinstance(rows, list) or not all(
-        isinstance(row, Mapping) and {"noise", "method", "psnr"} <= row.keys() for row in rows
-    ):
-        return ""
-    lines = psnr_by_noise(rows)
-    kept = [line for line in lines if str(line["PSNR (dB)"]).startswith(("Input", "NRRN"))]
-    if not kept:
-        return ""
-    head = list(kept[0])
-    cells = [head, ["---"] * len(head), *([str(v) for v in line.values()] for line in kept)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in cells)
