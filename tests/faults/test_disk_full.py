@@ -178,6 +178,7 @@ def test_installed_model_stays_when_its_successor_does_not_fit(
     assert not [path for path in os.listdir(disk) if "partial" in path]
 
 
+@pytest.mark.filterwarnings("default")  # as for a user, to whom a warning is a line
 def test_log_that_finds_no_room_does_not_stop_the_run(
     disk: Path, given: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
