@@ -471,7 +471,7 @@ def test_competitors_are_trained_once_and_take_part(make, model, monkeypatch):
     assert part.facts["trained"][0]["steps"] == 1
     assert part.facts["trained"][0]["trained_on"] == ["one"]
     assert "1 steps each on `one`" in part.about
-    assert any("NRRN trained alike, clean target at" in finding for finding in part.findings)
+    assert any("NRRN trained alike, clean target " in finding for finding in part.findings)
     monkeypatch.setattr("nrrn_fiji.training.train", lambda *_, **__: pytest.fail("trained again"))
     again = make(model, compete=True, budget=budget)
     assert len(again.trained) == 1
