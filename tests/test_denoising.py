@@ -22,7 +22,7 @@ from plain_engine import (
     strong_network,
 )
 
-from nrrn_fiji import denoising
+from nrrn_fiji import denoising, engines
 from nrrn_fiji.denoising import denoise_slabs, estimate_seconds, make_plan
 from nrrn_fiji.device import TORCH_DTYPES
 from nrrn_fiji.fused import FusedNRRN
@@ -595,7 +595,7 @@ def test_a_source_that_reads_too_little_is_noticed():
 
 def test_the_time_estimate_counts_tiles_and_slabs(monkeypatch):
     ticks = iter(range(1000))
-    monkeypatch.setattr(denoising.time, "perf_counter", lambda: float(next(ticks)))
+    monkeypatch.setattr(engines.time, "perf_counter", lambda: float(next(ticks)))
     asked = DenoiseSettings(tile=16, slab=5, device="cpu")
     plan = make_plan((10, 30, 30), "uint8", NETWORKS[1], asked, (0, 255))
     # A clock that ticks once a tile: 4 tiles, and each of 2 slabs costs a slice more.
