@@ -18,8 +18,9 @@ Tiles are computed strip by strip, each strip by one thread (docs/decisions/spee
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import product
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -62,7 +63,8 @@ class Known:
 
     def __init__(self, network: NRRN, state: tuple[int, ...]):
         self.state = state
-        self.seen = observe(network)
+        with one_thread():
+            self.seen = observe(network)
         self.packed: dict[int, Packed] = {}
         self.error: tuple[float, float] | None = None
 
@@ -87,6 +89,21 @@ def known(network: NRRN) -> Known:
             )
         _known[network] = kept = Known(network, state)
     return kept
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute with one thread: the last bit of a sum depends on how many share it.
+
+    Rounding kernels together makes more of it: half a grey level in the result, which must not
+    differ between the workers of a run, nor when it goes on with more threads.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def error_on_made_images(network: NRRN) -> tuple[float, float]:
@@ -235,7 +252,8 @@ class QuantisedNRRN(FusedNRRN):
         self.maps = network.maps
         packed = known(network).packed
         if orientation not in packed:
-            packed[orientation] = Packed.of(network, known(network).seen.ranges, orientation)
+            with one_thread():
+                packed[orientation] = Packed.of(network, known(network).seen.ranges, orientation)
         self.packed = packed[orientation]
 
     @torch.inference_mode()

@@ -127,6 +127,22 @@ def test_strips_and_threads_decide_nothing(threads, monkeypatch):
     torch.testing.assert_close(again, expected, atol=2e-2, rtol=0)
 
 
+def test_kernels_are_rounded_alike_with_any_number_of_threads():
+    # Workers of one run, and a run that goes on, may have more or fewer.
+    before, here, _ = three((1, 1, 40, 40))
+    used, results = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            engine = QuantisedNRRN(load_model("fibsem-medulla-fast").network)
+            assert torch.get_num_threads() == threads
+            torch.set_num_threads(1)
+            results.append(engine.branches(before, [engine.centre(here)])[0])
+    finally:
+        torch.set_num_threads(used)
+    assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
+
+
 def test_changed_weights_are_noticed():
     network = strong_network(1)
     before, here, _ = three((1, 1, 9, 9))
