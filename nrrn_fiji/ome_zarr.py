@@ -58,6 +58,8 @@ MOST_SHARD = 1 << 25
 """Bytes of a shard before compression; writing one takes about three times as much."""
 MOST_COUNTED = 20000
 """Chunks whose presence is checked when an image is opened."""
+COPIED = 1 << 22
+"""Voxels, about, that the library is given at a time: it makes a copy of them."""
 AT_ONCE = 2
 """Chunks or shards that the library works on together; more make memory grow, not speed."""
 
@@ -279,8 +281,8 @@ class ZarrWriter(VolumeWriter):
         if not len(block):
             return
         depth, height, _ = _file_shape(self._levels[0])[-3:]
-        # Row of shards by row of shards: the library makes a copy of what it is given.
-        step = max(height, height * (1 << 22) // max(1, depth * height * self.shape.x))
+        # Whole rows of shards: what is replaced as a whole is not looked at first.
+        step = height * max(1, COPIED // max(1, depth * height * self.shape.x))
         for y in range(0, self.shape.y, step):
             self._put(0, t, c, (start, y, 0), block[:, y : y + step])
 
@@ -314,7 +316,20 @@ class ZarrWriter(VolumeWriter):
         self._unsynced.update(files)
 
     def finish(self, progress: Progress | None = None) -> None:
-        """Write the pyramid, level by level, from what is on the disk."""
+        """Write the pyramid, level by level, from what is on the disk.
+
+        Raises
+        ------
+        FileNotFoundError
+            If a part of the image is not there.
+        """
+        for place in np.ndindex(*_files_along(self._levels[0])):
+            file = self.path / "0" / self._levels[0].metadata.encode_chunk_key(place)
+            if not file.is_file():
+                raise FileNotFoundError(
+                    f"{file}, a part of the image, was not written or has vanished: begin again "
+                    "with --restart (restart=True)."
+                )
         if progress is not None and len(self._levels) > 1:
             progress.message(f"Writing the pyramid: {len(self._levels) - 1} smaller levels.")
         for level in range(1, len(self._levels)):
@@ -361,7 +376,7 @@ class ZarrWriter(VolumeWriter):
         write_whole(self.path / name, json.dumps(said, indent=2).encode())
 
     def flush(self) -> None:
-        folders = set()
+        folders: set[Path] = set()
         for file in self._unsynced:
             try:
                 handle = os.open(file, os.O_RDONLY)
@@ -371,7 +386,8 @@ class ZarrWriter(VolumeWriter):
                 os.fsync(handle)
             finally:
                 os.close(handle)
-            folders.add(file.parent)
+            # Also those above: they may be as new as the file.
+            folders.update(above for above in file.parents if above.is_relative_to(self.path))
         for folder in folders:
             sync_folder(folder)
         self._unsynced.clear()

@@ -356,6 +356,36 @@ def test_several_processes_write_one_output(tmp_path: Path) -> None:
         np.testing.assert_array_equal(volume.read(0, 24), array)
 
 
+def test_damaged_files_of_a_slab_are_replaced_unread(tmp_path: Path) -> None:
+    array = ramp((8, 600, 1000))  # several pieces, whose edges lie between those of files
+    with (
+        open_volume(array) as volume,
+        create_volume(tmp_path / "out.zarr", volume, slab=8) as writer,
+    ):
+        writer.write(0, array)
+        files = [file for file in (tmp_path / "out.zarr" / "0" / "c").rglob("*") if file.is_file()]
+        assert len(files) > 4
+        for file in files:
+            file.write_bytes(b"damaged")
+        writer.write(0, array)
+        writer.finish()
+    with open_volume(tmp_path / "out.zarr") as volume:
+        np.testing.assert_array_equal(volume.read(0, 8), array)
+
+
+def test_a_part_that_vanished_from_an_output_is_not_taken_for_black(tmp_path: Path) -> None:
+    array = ramp((4, 30, 40))
+    with (
+        open_volume(array) as volume,
+        create_volume(tmp_path / "out.zarr", volume, slab=2) as writer,
+    ):
+        writer.write(0, array)
+        file = next(file for file in (tmp_path / "out.zarr" / "0").rglob("1/*/*"))
+        file.unlink()
+        with pytest.raises(FileNotFoundError, match="has vanished: begin again"):
+            writer.finish()
+
+
 def test_a_stop_while_the_pyramid_is_written_loses_nothing(tmp_path: Path) -> None:
     array = ramp((4, 300, 300))
 
