@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Collection, Mapping
 
 from .denoising import Block, Plan, make_plan
-from .device import choose_device
+from .device import choose_device, missing_for_int8
 from .intensity import grey_range
 from .models import Model
 from .outputs import PartialOutput
@@ -136,4 +136,11 @@ def saved_plans(part: PartialOutput, *, here: bool = True) -> tuple[Plan, ...]:
             f"{part.folder} holds a run on the device {plans[0].device!r}, which this machine does "
             "not have: go on there, or begin again with --restart (restart=True)."
         ) from error
+    if here and plans[0].precision == "int8":
+        missing = missing_for_int8(choose_device(plans[0].device))
+        if missing is not None:
+            raise ValueError(
+                f"{part.folder} holds a run in the precision int8, which needs {missing}: go on "
+                "where there is that, or begin again with --restart (restart=True)."
+            )
     return plans

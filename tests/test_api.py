@@ -599,6 +599,18 @@ def test_resume_on_a_machine_without_the_device(tmp_path: Path, model: Model) ->
     assert finished_blocks(tmp_path / "clean.tif") > 0
 
 
+def test_resume_on_a_machine_without_int8(
+    tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write(tmp_path / "raw.tif", noisy((6, 80, 80)))
+    stopped(source, tmp_path / "clean.tif", model)
+    change_plan(tmp_path / "clean.tif", precision="int8")
+    monkeypatch.setattr("nrrn_fiji.denoise_block.missing_for_int8", lambda device: "Numba")
+    with pytest.raises(ValueError, match=r"int8, which needs Numba: go on where .*--restart"):
+        denoise_file(source, tmp_path / "clean.tif", model, DenoiseSettings(slab=1))
+    assert finished_blocks(tmp_path / "clean.tif") > 0
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
