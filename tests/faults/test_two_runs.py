@@ -42,7 +42,7 @@ def test_second_run_is_refused_by_every_spelling(
     out = folder / "clean.tif"
     (folder / "alias.tif").symlink_to(out)
     monkeypatch.chdir(folder)
-    victim = Victim(words(folder, out), folder, pause=0.2)
+    victim = Victim(words(folder, out), folder, pause=1.0)  # longer than all attempts below take
     assert victim.wait_until(lambda: journal_of(out) >= 1), victim.said
     spellings = (out, "clean.tif", "../work/clean.tif", "../link/clean.tif", folder / "alias.tif")
     for spelling in spellings:
@@ -64,7 +64,7 @@ def test_second_training_is_refused(
 ) -> None:
     line: list[str | Path] = ["train", folder / "raw.tif", "--units", "1", "--maps", "4"]
     line += ["--crop", "16", "--batch", "1", "--steps", "100", "--device", "cpu"]
-    victim = Victim([*line, "-o", folder / "own.safetensors"], folder, pause=0.05)
+    victim = Victim([*line, "-o", folder / "own.safetensors"], folder, pause=0.15)
     assert victim.wait_until((folder / "own.checkpoint.safetensors").exists), victim.said
     monkeypatch.chdir(folder)
     for spelling in (folder / "own.safetensors", "own", "../link/own.safetensors"):
