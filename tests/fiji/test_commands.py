@@ -79,6 +79,15 @@ def test_every_command_has_its_keys_in_its_labels(app: jvm.ImageJ, java: Any) ->
         assert not any(o.default for o in entry.options if o.kind.name == "FLAG")
 
 
+def test_help_counts_slices_as_the_dialog_does(app: jvm.ImageJ) -> None:
+    from nrrn_fiji.fiji.dialogs import help_of
+    from nrrn_fiji.fiji.entries import entries
+
+    pages = [help_of(entry) for entry in entries()]
+    assert any("3-9, counted from 1" in page for page in pages)
+    assert not any("counted from 0" in page or "`nrrn" in page for page in pages)
+
+
 def test_no_command_takes_the_name_of_another(app: jvm.ImageJ, java: Any) -> None:
     from nrrn_fiji.fiji.plugin import install
 
@@ -139,7 +148,8 @@ def test_settings_are_previewed_as_one_picture(
     assert title == "cortex noisy.tif preview"
     # Three models' rows at least, and two more strengths, each of 8 * 32 pixels.
     assert int(width) > 700 and int(height) > 4 * 256
-    assert len(set(pixels(image(java, title)).ravel().tolist())) > 50
+    colours = np.array(image(java, title).getProcessor().getPixels())  # grey images, coloured words
+    assert len(np.unique(colours)) > 50
 
 
 def test_a_preview_that_is_not_possible(app: jvm.ImageJ, model: str) -> None:
