@@ -197,10 +197,25 @@ def as_text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def explained(option: Option) -> str:
+    """Return what the help says of an option, in the words of Fiji, not of the terminal."""
+    if option.kind is Kind.SLICES:
+        return (
+            "The first and the last slice to denoise, as 3-9, counted from 1 as Fiji does; all "
+            "when empty. Their neighbours outside of the range are still looked at."
+        )
+    if option.kind is Kind.MODEL and option.default == DEFAULT_MODEL:
+        return (
+            "Which network denoises. NRRN > Models... says what is known of each, and brings "
+            "others into the list. Macros can also name a .safetensors file."
+        )
+    return option.help
+
+
 def help_of(entry: Entry) -> str:
     """Return the page behind a dialog's button Help."""
     rows = (
-        f"<p><b>{escape(label_of(option))}</b><br>{escape(option.help)}</p>"
+        f"<p><b>{escape(label_of(option))}</b><br>{escape(explained(option))}</p>"
         for option in entry.options
         if not option.expert
     )

@@ -55,8 +55,8 @@ class Measured(Spread):
     unit: str = ""
 
 
-def measured(imp: Any, roi: Any) -> Measured:
-    """Measure the slice that an image shows.
+def measured(imp: Any, roi: Any, index: int | None = None) -> Measured:
+    """Measure one slice of an image.
 
     Parameters
     ----------
@@ -64,6 +64,8 @@ def measured(imp: Any, roi: Any) -> Measured:
         ``ij.ImagePlus``.
     roi
         A line or an area in pixels, an ``ij.gui.Roi``; None for the whole slice.
+    index
+        Which slice, as ImageJ counts the images of a stack, from 1; the one shown when left out.
 
     Raises
     ------
@@ -71,7 +73,8 @@ def measured(imp: Any, roi: Any) -> Measured:
         If the image holds no grey values, or the selection no two finite pixels.
     """
     volume = volume_of(imp)
-    channel, z, time = (int(n) for n in imp.convertIndexToPosition(imp.getCurrentSlice()))
+    shown = int(imp.getCurrentSlice()) if index is None else index
+    channel, z, time = (int(n) for n in imp.convertIndexToPosition(shown))
     plane = volume.read(z - 1, z, channel=channel - 1, time=time - 1)[0]
     sizes = (("channel", channel), ("slice", z), ("time", time))
     counts = (volume.shape.c, volume.shape.z, volume.shape.t)
@@ -177,7 +180,8 @@ def measure_entry() -> Entry:
                 name="second",
                 label="Second image",
                 help="Another open image of the same size, such as the denoised one: the same "
-                "selection is measured there, side by side.",
+                "selection is measured there, side by side, in the same slice; if it has more or "
+                "fewer slices, in the one that it shows.",
             ),
             Option(
                 name="show",
@@ -200,7 +204,14 @@ def measure(plugin: Plugin, values: dict[str, Any]) -> None:
     if "second" in values:
         images.append(plugin.open_image(values["second"]))
         check_alike(*images)
-    found = [measured(image, imp.getRoi()) for image in images]
+    # The same slice of both, whatever the other one shows; its own where it has fewer or more.
+    shapes = [volume_of(image).shape for image in images]
+    counts = [(shape.c, shape.z, shape.t) for shape in shapes]
+    index = int(imp.getCurrentSlice())
+    found = [
+        measured(image, imp.getRoi(), index if count == counts[0] else None)
+        for image, count in zip(images, counts, strict=True)
+    ]
     add_rows(found)
     if values.get("show", ALL) == ALL:
         show_plots(found)

@@ -217,7 +217,7 @@ def test_two_images_side_by_side_with_plots(app: jvm.ImageJ, java: Any, tmp_path
         app,
         FLAT + 'run("Properties...", "unit=nm pixel_width=4 pixel_height=4 voxel_depth=8");'
         'run("Duplicate...", "title=calm.tif duplicate"); run("Gaussian Blur...", "sigma=2 stack");'
-        'selectImage("noisy.tif"); makeLine(10, 50, 289, 50);'
+        'setSlice(3); selectImage("noisy.tif"); makeLine(10, 50, 289, 50);'
         'run("Measure Noise...", "second=calm.tif");'
         'title = getTitle(); list = getList("image.titles");'
         'selectImage("Profile of noisy.tif"); Plot.getValues(x, y); end = x[x.length - 1];'
