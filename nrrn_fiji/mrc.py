@@ -66,7 +66,12 @@ class MrcVolume(Volume):
 
     def __init__(self, path: Path) -> None:
         header, dtype = _read_header(path)
-        sizes = utils.data_shape_from_header(header)
+        try:
+            sizes = utils.data_shape_from_header(header)
+        except ZeroDivisionError as error:
+            raise _damaged(path, "it announces volumes of no sections") from error
+        if math.prod(sizes[:-2]) != int(header.nz):
+            raise _damaged(path, f"{int(header.nz)} sections are no volumes of {int(header.mz)}")
         if min(sizes) < 1 or int(header.nsymbt) < 0:
             raise _damaged(path, f"it announces {sizes} voxels")
         axes = tuple(int(n) for n in (header.mapc, header.mapr, header.maps))

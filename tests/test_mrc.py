@@ -203,6 +203,16 @@ def test_a_damaged_header_ends_in_a_sentence_or_in_pixels(
         assert str(error).endswith(".") and "\n" not in str(error)
 
 
+@pytest.mark.parametrize("count", [0, 3])
+def test_sections_that_make_no_whole_volumes_are_refused(tmp_path: Path, count: int) -> None:
+    path = foreign(tmp_path / "a.mrc", ramp((4, 5, 6)))
+    header = bytearray(path.read_bytes())
+    header[36:40] = count.to_bytes(4, "little")  # mz, the sections of a volume
+    header[88:92] = (401).to_bytes(4, "little")  # ispg: a series of volumes
+    path.write_bytes(header)
+    refused(path, r"is damaged or no MRC file .*: copy it again\.")
+
+
 def test_other_axes_are_named(tmp_path: Path) -> None:
     path = foreign(tmp_path / "a.map", ramp((3, 4, 5)))
     with mrcfile.open(path, mode="r+") as mrc:
