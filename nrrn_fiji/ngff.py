@@ -368,7 +368,8 @@ def _calibration(
         sizes.append(scale[i] * factor)
         places.append(shift[i] * factor)
     z, y, x = sizes
-    if not (z > 0 and y > 0 and x > 0) or (unit is None and (z, y, x) == (1.0, 1.0, 1.0)):
+    sound = min(sizes) > 0 and all(map(math.isfinite, (*sizes, *places)))
+    if not sound or (unit is None and (z, y, x) == (1.0, 1.0, 1.0)):
         return None, None, (0.0, 0.0, 0.0)
     return (z, y, x), unit, (places[0], places[1], places[2])
 

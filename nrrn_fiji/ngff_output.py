@@ -33,7 +33,8 @@ def level_shapes(
         sizes = levels[-1]
         able = [i for i in range(3) if sizes[i] > 1]
         shortest = min(voxel[i] for i in able)
-        halved = [i for i in able if voxel[i] < 2 * shortest]
+        # Also where doubling has made all of them infinite.
+        halved = [i for i in able if voxel[i] < 2 * shortest or voxel[i] == shortest]
         z, y, x = (-(-n // 2) if i in halved else n for i, n in enumerate(sizes))
         levels.append((z, y, x))
         voxel = [2 * v if i in halved else v for i, v in enumerate(voxel)]

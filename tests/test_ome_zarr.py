@@ -6,7 +6,7 @@ import json
 import multiprocessing
 import pickle
 import shutil
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,12 @@ from hypothesis import strategies as st
 from volume_files import NRRN, all_of, calibrated, copy, ramp, refused, save
 
 from nrrn_fiji.formats import FORMATS, load_format
+from nrrn_fiji.ngff_output import level_shapes
 from nrrn_fiji.ome_zarr import layout, mean_of_blocks
 from nrrn_fiji.progress import Cancelled, NoProgress
 from nrrn_fiji.volumes import (
     Origin,
+    VolumeShape,
     create_volume,
     open_volume,
     reopen_volume,
@@ -274,6 +276,23 @@ def test_the_pyramid_holds_means_and_says_where_they_lie(tmp_path: Path) -> None
             {"type": "translation", "translation": [4.0, 6.0, 6.0]},
         ],
     ]
+
+
+@pytest.mark.parametrize("voxel", [(1e308, 1e308, 1e308), (4.0, 1e308, 1e-308)])
+def test_a_pyramid_ends_whatever_the_voxels(voxel: tuple[float, float, float]) -> None:
+    levels = level_shapes(VolumeShape(1, 1, 2000, 3000, 4000), voxel)
+    assert max(levels[-1]) <= 256
+    assert all(sum(after) < sum(before) for before, after in pairwise(levels))
+
+
+def test_voxels_of_infinite_size_are_of_unknown_size(tmp_path: Path) -> None:
+    path = foreign(tmp_path / "in.zarr", ramp((2, 4, 5)))
+    said = json.loads((path / ".zattrs").read_text())
+    steps = [{"type": "scale", "scale": [1e308, 1e308, 1e308]}]
+    said["multiscales"][0]["coordinateTransformations"] = steps
+    (path / ".zattrs").write_text(json.dumps(said))
+    with open_volume(path) as volume:
+        assert volume.voxel_size is None
 
 
 @given(
