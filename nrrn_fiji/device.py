@@ -91,8 +91,8 @@ def bf16_is_fast(device: torch.device) -> bool:
 def missing_for_int8(device: torch.device) -> str | None:
     """Return what is missing for quick 8-bit convolutions on ``device``; None if nothing is.
 
-    They need a CPU that multiplies bytes (VNNI: Intel's from 2019, AMD's from 2022 on), torch's
-    convolutions for it, and Numba for what lies between them.
+    They need a CPU that multiplies bytes (AVX-512 VNNI: Intel's servers from 2019, AMD's from 2022
+    on), torch's convolutions for it, and Numba for what lies between them.
     """
     if device.type != "cpu":
         return "a CPU (8-bit convolutions exist for no other device)"
