@@ -417,10 +417,13 @@ def mean_of_blocks(block: Array, factors: tuple[int, int, int]) -> Array:
     wide = np.dtype(f"{block.dtype.kind}{2 * block.dtype.itemsize}") if integer else block.dtype
     shape = [length // factor for length, factor in zip(block.shape, factors, strict=True)]
     total = np.zeros(shape, wide)
-    for z, y, x in product(*map(range, factors)):
-        total += block[z :: factors[0], y :: factors[1], x :: factors[2]]
+    with np.errstate(invalid="ignore"):  # inf − inf
+        for z, y, x in product(*map(range, factors)):
+            part = block[z :: factors[0], y :: factors[1], x :: factors[2]]
+            # Floats are divided first, by 1, 2, 4 or 8: exact, and the sum stays in their range.
+            total += part if integer else part / block.dtype.type(count)
     if not integer:
-        return total / block.dtype.type(count)
+        return total
     total += count // 2
     total //= count
     return total.astype(block.dtype)

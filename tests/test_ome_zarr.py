@@ -324,6 +324,13 @@ def test_means_are_rounded_and_never_overflow(
         assert abs(float(result[place]) - part.mean()) <= close
 
 
+def test_means_of_the_largest_floats_are_finite() -> None:
+    most = np.finfo(np.float32).max
+    assert (mean_of_blocks(np.full((2, 3, 4), most), (2, 2, 2)) == most).all()
+    odd = np.array([[[np.inf, -np.inf]]], np.float32)
+    assert np.isnan(mean_of_blocks(odd, (1, 1, 2))).all()
+
+
 @given(
     sizes=st.tuples(st.integers(1, 4000), st.integers(1, 9000), st.integers(1, 9000)),
     slab=st.integers(1, 300),
