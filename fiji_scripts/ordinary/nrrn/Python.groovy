@@ -27,6 +27,8 @@ class Python {
 	final Objects objects = new Objects()
 	private final Service service
 	private final Calls calls = new Calls(this)
+	/** Whether the status bar still says that Python starts. */
+	private volatile boolean starting = true
 	private final ExecutorService others = Executors.newCachedThreadPool { Runnable work ->
 		Thread thread = new Thread(work, "nrrn-python")
 		thread.daemon = true
@@ -145,6 +147,10 @@ class Python {
 
 	/** Does one thing that Python asked for, and tells it what came of it. */
 	private void answer(Map<String, Object> wish) {
+		if (starting) {
+			starting = false
+			IJ.showStatus("")
+		}
 		Map<String, Object> reply
 		try {
 			objects.forget((List) wish.drop)
