@@ -149,20 +149,35 @@ def view_of(imp: Any) -> View | None:
     )
 
 
-def show_view(imp: Any, view: View) -> None:
-    """Make a window show the same as another one, as far as its image allows."""
-    now = view_of(imp)
-    if now is None:
-        return
+def show_view(imp: Any, now: View, view: View) -> tuple[View, bool]:
+    """Make a window show the same as another one, as far as its image allows.
+
+    Parameters
+    ----------
+    imp
+        The image of the window.
+    now
+        What it shows.
+    view
+        What it shall show.
+
+    Returns
+    -------
+    view, laid_out
+        What it shows then, and whether more than the slice had to change: Java may then still lay
+        the window out anew.
+    """
+    position = now.position
     if view.position != now.position:
         counts = (imp.getNChannels(), imp.getNSlices(), imp.getNFrames())
-        wanted = [min(n, int(most)) for n, most in zip(view.position, counts, strict=True)]
+        channel, z, time = (min(n, int(m)) for n, m in zip(view.position, counts, strict=True))
+        position = channel, z, time
         if imp.isHyperStack():
-            imp.setPosition(*wanted)
+            imp.setPosition(*position)
         else:
-            imp.setSlice(imp.getStackIndex(*wanted))
-    if view[1:] != now[1:]:
-        canvas = imp.getCanvas()
+            imp.setSlice(imp.getStackIndex(*position))
+    laid_out = view[1:] != now[1:]
+    if laid_out and (canvas := imp.getCanvas()) is not None:
         if view.size != now.size:
             canvas.setSize(*view.size)
             imp.getWindow().pack()
@@ -170,24 +185,34 @@ def show_view(imp: Any, view: View) -> None:
         canvas.setSourceRect(java.JClass("java.awt.Rectangle")(*view.part))
         canvas.setMagnification(view.magnification)
         canvas.repaint()
+    return now._replace(position=position), laid_out
+
+
+def moved(now: View, before: View | None, *, laid_out: bool) -> bool:
+    """Whether a user moved to another slice or zoomed since a window was looked at before.
+
+    What Java does to a window that was ``laid_out`` since then is nobody's wish; a position other
+    than the one that it was given is.
+    """
+    if before is None or now.position != before.position:
+        return True
+    return not laid_out and now != before
 
 
 def link(first: Any, second: Any) -> None:
-    """Let each image follow the other until one of them is closed."""
-    seen: list[View | None] = [view_of(first), None]
-    follower: int | None = None  # whose window may still be laid out anew: it does not lead
+    """Let each image follow the other until one of them is closed; the first one leads at first."""
+    images = (first, second)
+    seen: list[View | None] = [None, None]
+    laid_out = [False, False]
     pause = threading.Event()
     while True:
-        views = [view_of(first), view_of(second)]
-        if views[0] is None or views[1] is None:
+        views = [view for view in map(view_of, images) if view is not None]
+        if len(views) < len(images):
             return
-        changed = [views[n] != seen[n] and n != follower for n in (0, 1)]
-        follower = None
-        if changed[0] or seen[1] is None:
-            show_view(second, views[0])
-            follower = 1
-        elif changed[1]:
-            show_view(first, views[1])
-            follower = 0
-        seen = views
+        wishes = [moved(views[n], seen[n], laid_out=laid_out[n]) for n in (0, 1)]
+        seen, laid_out = [*views], [False, False]
+        if any(wishes):
+            leader = wishes.index(True)
+            other = 1 - leader
+            seen[other], laid_out[other] = show_view(images[other], views[other], views[leader])
         pause.wait(SECONDS_BETWEEN_LOOKS)
