@@ -134,9 +134,9 @@ def take_out_menu() -> list[Any]:
 def put_into_menu(items: Sequence[Any], plugin: Plugin) -> None:
     """Put installed macros back behind the commands; none that a command already is."""
     _, ours = our_menu()
-    commands = {entry.command for entry in plugin.entries.values()}
+    commands = {entry.command.rstrip(".") for entry in plugin.entries.values()}
     for item in items:
-        if str(item.getLabel()) not in commands:
+        if str(item.getLabel()).rstrip(".") not in commands:  # labels of scripts have no dots
             ours.add(item)
 
 
