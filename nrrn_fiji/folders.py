@@ -32,7 +32,6 @@ __all__ = [
     "FolderVolume",
     "FolderWriter",
     "create",
-    "create_folder",
     "natural_order",
     "open_file",
     "output_files",
@@ -328,28 +327,25 @@ def output_files(folder: Path, like: Volume, shape: VolumeShape, slices: range) 
     return [folder / f"{name}.tif" for name in names]
 
 
-def create_folder(
-    folder: Path,
-    like: Volume,
-    *,
-    shape: VolumeShape,
-    dtype: np.dtype[Any],
-    slices: range,
-    same_values: bool,
-    provenance: dict[str, Any] | None,
-    channel_names: tuple[str, ...] | None = None,
-) -> FolderWriter:
-    """Lay out a folder of single-slice TIFFs, each with what its input slice said.
+def open_file(path: Path, inside: str) -> Volume:
+    """Open a picture as a stack of one slice; see :mod:`nrrn_fiji.formats`."""
+    return FolderVolume([path], path.stem, path)
+
+
+def create(path: Path, output: Output) -> VolumeWriter:
+    """Lay out a folder of single-slice TIFFs, each with what its input slice said; see
+    :mod:`nrrn_fiji.formats`.
 
     Where several channels are made of each of the input's, those of one follow each other.
     """
-    files = output_files(folder, like, shape, slices)
-    folder.mkdir(parents=True)
+    like, shape, names = output.like, output.shape, output.channel_names
+    files = output_files(path, like, shape, output.slices)
+    path.mkdir(parents=True)
     single = VolumeShape(1, 1, 1, shape.y, shape.x)
     for i, file in enumerate(files):
         t, z, c = np.unravel_index(i, (shape.t, shape.z, shape.c))
         said = like.slice_metadata(
-            slices[int(z)],
+            output.slices[int(z)],
             channel=min(int(c) // max(1, shape.c // like.shape.c), like.shape.c - 1),
             time=min(int(t), like.shape.t - 1),
         )
@@ -357,39 +353,20 @@ def create_folder(
             single,
             single,
             range(1),
-            same_values=same_values,
-            channel_names=None if channel_names is None else channel_names[int(c) :][:1],
+            same_values=output.same_values,
+            channel_names=None if names is None else names[int(c) :][:1],
         )
         create_tiff(
             file,
             one,
             like=single,
             shape=single,
-            dtype=dtype,
+            dtype=output.dtype,
             slices=range(1),
-            provenance=provenance,
+            provenance=output.provenance,
         )
-    sync_folder(folder)
-    return FolderWriter(folder, shape, dtype, files)
-
-
-def open_file(path: Path, inside: str) -> Volume:
-    """Open a picture as a stack of one slice; see :mod:`nrrn_fiji.formats`."""
-    return FolderVolume([path], path.stem, path)
-
-
-def create(path: Path, output: Output) -> VolumeWriter:
-    """Lay out a folder of slices; see :mod:`nrrn_fiji.formats`."""
-    return create_folder(
-        path,
-        output.like,
-        shape=output.shape,
-        dtype=output.dtype,
-        slices=output.slices,
-        same_values=output.same_values,
-        provenance=output.provenance,
-        channel_names=output.channel_names,
-    )
+    sync_folder(path)
+    return FolderWriter(path, shape, output.dtype, files)
 
 
 def reopen(path: Path, output: Output) -> VolumeWriter:

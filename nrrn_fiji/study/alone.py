@@ -22,7 +22,6 @@ from ..device import choose_device
 from ..plots import picture_grid
 from ..progress import Progress
 from ..scoring import Candidate, CleanSlices, Image, Level, Row, Steps, score
-from ..settings import TrainSettings
 from ..triplets import TrainingStack
 from .candidates import untreated
 from .context import SMALLEST_EDGE, Labelled, Study
@@ -83,24 +82,14 @@ def learned(study: Study, part: CleanSlices, level: Level) -> list[Learned]:
     """Train everything that learns from a noisy stack alone, or take it from an earlier run."""
     noisy = np.stack([part.noisy(z, level) for z in range(part.depth)])
     stack = TrainingStack(noisy, (0.0, 1.0), f"{study.volume_name} with {level.label}", "noisy")
-    edge = min(noisy.shape[1:])
-    units, maps = study.budget.size or (None, None)
-    settings = TrainSettings(
-        units=units,
-        maps=maps,
-        minutes=study.budget.minutes,
-        steps=study.budget.steps,
-        crop=None if edge >= SMALLEST_EDGE else edge,
-        seed=study.seed,
-        device=study.device,
-    )
+    settings = study.training_settings([stack])
     folder = study.folder() / "trained"
     found: list[Learned] = []
     for kind, label in NETWORKS.items():
         one = train_contender(kind, [stack], settings, folder, told(study, level, kind))
         took = {name: one.facts[name] for name in ("steps", "best_step", "seconds")}
         found += [(replace(candidate, label=label), took) for candidate in one.candidates()]
-    if careamics_is_installed() and edge >= SMALLEST_EDGE:
+    if careamics_is_installed() and min(noisy.shape[1:]) >= SMALLEST_EDGE:
         peer = train_noise2void(
             noisy,
             folder,

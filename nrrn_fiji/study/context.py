@@ -297,17 +297,20 @@ class Study:
                     )
         return stacks
 
-    @cached_property
-    def trained(self) -> tuple[Contender, ...]:
-        """The budget's competitors, trained or taken from an earlier run."""
-        if not self.compete:
-            return ()
-        from ..baselines.trained import train_contender
+    def training_settings(self, stacks: Sequence[TrainingStack], **noise: Any) -> TrainSettings:
+        """Return the settings of every competitor's training on these stacks.
 
-        edge = min(min(stack.array.shape[1:]) for stack in self.stacks)
+        Parameters
+        ----------
+        stacks
+            What is trained on.
+        noise
+            Settings of the synthetic noise; none is added when left out.
+        """
+        edge = min(min(stack.array.shape[1:]) for stack in stacks)
         units, maps = self.budget.size or (None, None)
-        settings = TrainSettings(
-            **TRAINING_NOISE,
+        return TrainSettings(
+            **noise,
             units=units,
             maps=maps,
             minutes=self.budget.minutes,
@@ -316,6 +319,15 @@ class Study:
             seed=self.seed,
             device=self.device,
         )
+
+    @cached_property
+    def trained(self) -> tuple[Contender, ...]:
+        """The budget's competitors, trained or taken from an earlier run."""
+        if not self.compete:
+            return ()
+        from ..baselines.trained import train_contender
+
+        settings = self.training_settings(self.stacks, **TRAINING_NOISE)
         folder = self.folder() / "trained"
         count = len(self.budget.contenders)
         return tuple(
