@@ -22,7 +22,7 @@ from victims import KILLED, Victim, journal_of
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder with the stack raw.tif (20, 20, 30), a model, and a link to itself."""
-    folder = tmp_path / "work"
+    folder = tmp_path / "stacks"
     folder.mkdir()
     stack = np.random.default_rng(0).integers(0, 200, (20, 20, 30)).astype(np.uint8)
     tifffile.imwrite(folder / "raw.tif", stack, photometric="minisblack")
@@ -44,7 +44,7 @@ def test_second_run_is_refused_by_every_spelling(
     monkeypatch.chdir(folder)
     victim = Victim(words(folder, out), folder, pause=1.0)  # longer than all attempts below take
     assert victim.wait_until(lambda: journal_of(out) >= 1), victim.said
-    spellings = (out, "clean.tif", "../work/clean.tif", "../link/clean.tif", folder / "alias.tif")
+    spellings = (out, "clean.tif", "../stacks/clean.tif", "../link/clean.tif", folder / "alias.tif")
     for spelling in spellings:
         for more in ([], ["--restart"], ["--overwrite"]):
             assert main([str(word) for word in [*words(folder, spelling), *more]]) == 1
