@@ -360,7 +360,7 @@ class DenoiseJob:
         """
         with PartialOutput(self.targets, overwrite=overwrite, restart=restart) as part:
             request = self.request()
-            with part.no_space_said():
+            with part.kept_said():
                 if part.begun:
                     part.check(request)
                     self.plans = saved_plans(part, here=self.crew is None)
@@ -386,7 +386,7 @@ class DenoiseJob:
                 self.warn_if_unlike(progress)
                 if self.crew is None:  # the time would be that of this machine
                     self.name_faster(self.total - resumed, progress)
-                with part.no_space_said(), ExitStack() as files:
+                with part.kept_said(), ExitStack() as files:
                     writers = {
                         kind: files.enter_context(self.writer(part, kind)) for kind in self.targets
                     }
@@ -409,7 +409,7 @@ class DenoiseJob:
                     if self.went_on:  # the record was written before it was known
                         for kind, writer in writers.items():
                             writer.record(self.provenance(kind))
-            with part.no_space_said():
+            with part.kept_said():
                 part.finish()
             return resumed
 

@@ -116,7 +116,7 @@ def add_noise_file(
         }
         planes = [(t, c, z) for t in range(shape.t) for c in range(shape.c) for z in range(shape.z)]
         with PartialOutput({"image": out}, overwrite=overwrite, restart=restart) as part:
-            with part.no_space_said(), ExitStack() as files:
+            with part.kept_said(), ExitStack() as files:
                 if part.begun:
                     part.check(request)
                     writer = reopen_volume(part.path("image"), volume)
@@ -141,7 +141,7 @@ def add_noise_file(
                     part.mark(BlockKey(t, c, z))
                     progress.update(number + 1, len(planes))
                 writer.finish(progress)
-            with part.no_space_said():
+            with part.kept_said():
                 part.finish()
     return NoiseReport(out, len(planes), settings)
 

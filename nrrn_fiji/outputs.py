@@ -269,7 +269,7 @@ class PartialOutput(contextlib.AbstractContextManager["PartialOutput"]):
         self._clear()
 
     @contextlib.contextmanager
-    def no_space_said(self) -> Iterator[None]:
+    def kept_said(self) -> Iterator[None]:
         """Say in one clear sentence what is kept, where a disk is full or out of reach, or memory.
 
         Raises

@@ -200,7 +200,7 @@ def register_files(
             **asdict(settings),
         }
         part = files.enter_context(PartialOutput(targets, overwrite=overwrite, restart=restart))
-        with part.no_space_said():
+        with part.kept_said():
             if part.begun:
                 part.check(request)
             else:
@@ -208,7 +208,7 @@ def register_files(
                 part.begin(request, {})
             placements = places(part, scans, settings, progress)
         job = Job(scans, settings, placements, targets)
-        with part.no_space_said():
+        with part.kept_said():
             clipped = 0.0 if part.complete else job.write(part, progress)
             write_whole(table_file, job.as_csv().encode())
             plot_shifts(*job.for_plot(), scans.names, plot)

@@ -431,7 +431,7 @@ def test_disk_full_is_said_and_blocks_are_kept(tmp_path: Path) -> None:
     ):
         begin(part)
         part.mark(BlockKey(0, 0, 0))
-        with part.no_space_said(), open("/dev/full", "w") as file:
+        with part.kept_said(), open("/dev/full", "w") as file:
             file.write("x")
     assert full.value.errno == errno.ENOSPC
     assert "1 finished block is kept in" in str(full.value)
@@ -444,7 +444,7 @@ def test_other_errors_pass_through(tmp_path: Path) -> None:
     with (
         pytest.raises(IsADirectoryError),
         PartialOutput({"image": tmp_path / "clean.tif"}) as part,
-        part.no_space_said(),
+        part.kept_said(),
     ):
         (tmp_path).read_text()
 
