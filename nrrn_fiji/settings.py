@@ -322,9 +322,19 @@ class TrainSettings(Checked):
         None,
         label="Noise levels",
         help="spread (when left out): every sample has Poisson, Gaussian or (one in five) both "
-        "kinds of noise, the peak evenly over its logarithm; uniform: both kinds on every image, "
-        "levels drawn evenly, as in the paper.",
-        choices=("spread", "uniform"),
+        "kinds of noise, the peak evenly over its logarithm; logarithmic: the same with sigma "
+        "evenly over its logarithm too; uniform: both kinds on every image, levels drawn evenly, "
+        "as in the paper.",
+        choices=("spread", "logarithmic", "uniform"),
+        expert=True,
+    )
+    weighting: str | None = setting(
+        None,
+        label="Weighting",
+        help="What divides the squared error of a sample with synthetic noise. variance (when left "
+        "out): the variance of its noise, right for fresh networks; deviation: its square root, "
+        "with which a network that is good already improves alike at all levels.",
+        choices=("variance", "deviation"),
         expert=True,
     )
     clipped: float = setting(

@@ -79,7 +79,13 @@ EPOCH_CROPS = 8190
 CPU = {"units": 3, "maps": 32, "crop": 64, "batch": 8, "rate": 4e-3, "steps": 3000}
 GPU = {"units": 4, "maps": 64, "crop": 128, "batch": 16, "rate": 5e-4, "steps": 20000}
 
-EVERYWHERE = {"schedule": "cosine", "clip": 1.0, "average": 0.999, "levels": "spread"}
+EVERYWHERE = {
+    "schedule": "cosine",
+    "clip": 1.0,
+    "average": 0.999,
+    "levels": "spread",
+    "weighting": "variance",
+}
 
 VALIDATIONS = 40
 """How often a training is validated, unless that would be more than every 25 steps."""
@@ -165,6 +171,15 @@ def resolve(
         raise ValueError(
             "objective is clean, but no noise is asked for: give the range of poisson, of "
             "gaussian, or of both, as in poisson=1,50 gaussian=10,75."
+        )
+    if (
+        resolved.levels == "logarithmic"
+        and resolved.gaussian is not None
+        and not resolved.gaussian[0]
+    ):
+        raise ValueError(
+            f"gaussian is {resolved.gaussian[0]:g},{resolved.gaussian[1]:g} and levels is "
+            "logarithmic, but 0 has no logarithm: begin gaussian above 0, or choose levels=spread."
         )
     return resolved
 

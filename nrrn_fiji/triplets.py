@@ -26,7 +26,7 @@ from nrrn_fiji.noise import add_noise, noise_variance
 __all__ = ["Batch", "SampleSettings", "TrainingStack", "TripletSampler"]
 
 VARIANCE_FLOOR = 0.003
-"""Added to the noise variance before it divides a sample's loss (measured in nrrn.md)."""
+"""Added to the noise variance before it, or its root, divides a sample's loss (measured)."""
 
 HELD_OUT = 0.1
 """Fraction of a stack that no training sample touches."""
@@ -91,6 +91,7 @@ class SampleSettings:
     poisson: tuple[float, float] | None = None
     gaussian: tuple[float, float] | None = None
     levels: str = "spread"
+    weighting: str = "variance"
     clipped: float = 0.0
     mask: float = 0.15
     mask_shape: str | None = None
@@ -244,7 +245,8 @@ class TripletSampler:
         noisy, variance = self._noise(rng, clean, place)
         previous, centre, following = noisy
         if settings.objective == "clean":
-            weight = np.full((1, 1), 1 / (variance + VARIANCE_FLOOR), np.float32)
+            power = 0.5 if settings.weighting == "deviation" else 1.0
+            weight = np.full((1, 1), (variance + VARIANCE_FLOOR) ** -power, np.float32)
             return previous, centre, following, clean[1], weight
         if settings.objective == "masked" or place is not None:
             masked, mask = mask_pixels(noisy, settings.mask, rng, self.mask_shape)
@@ -319,9 +321,10 @@ class TripletSampler:
     def _spread_levels(
         self, rng: np.random.Generator, place: float | None
     ) -> tuple[float | None, float | None]:
-        """Draw a peak evenly over its logarithm, a sigma evenly, or (one in five) both.
+        """Draw a peak evenly over its logarithm, a sigma, or (one in five) both.
 
-        A peak drawn uniformly from 1 … 50 is hardly ever small, where the noise is strongest.
+        A peak drawn uniformly from 1 … 50 is hardly ever small, where the noise is strongest.  A
+        sigma is drawn evenly, or over its logarithm as well.
         """
         settings = self.settings
         where = rng.random() if place is None else place * 5 % 1
@@ -332,7 +335,11 @@ class TripletSampler:
             peak = float(np.exp(low + where * (high - low)))
         if settings.gaussian is not None:
             low, high = settings.gaussian
-            sigma = float(low + (rng.random() if place is None else where) * (high - low))
+            share = rng.random() if place is None else where
+            if settings.levels == "logarithmic":
+                sigma = float(low * (high / low) ** share)
+            else:
+                sigma = float(low + share * (high - low))
         if peak is not None and sigma is not None:
             if kind < 0.4:
                 sigma = None

@@ -153,6 +153,22 @@ def test_poisson_weights_follow_brightness_and_peak() -> None:
     assert batch.previous.var() == pytest.approx(0.05, rel=0.1)
 
 
+def test_weights_by_deviation_are_the_root_of_those_by_variance() -> None:
+    settings = replace(PLAIN, objective="clean", gaussian=(51.0, 51.0), weighting="deviation")
+    batch = sampler(settings, flat()).batch(0)
+    assert batch.weight.ravel() == pytest.approx([(0.2**2 + 0.003) ** -0.5] * 4)
+
+
+def test_logarithmic_levels_draw_as_many_sigmas_per_octave() -> None:
+    settings = replace(
+        PLAIN, objective="clean", gaussian=(5.0, 80.0), batch=400, levels="logarithmic"
+    )
+    sigma = 255 * np.sqrt(1 / sampler(settings, flat()).batch(0).weight.ravel() - 0.003)
+    shares, _ = np.histogram(sigma, [4.99, 10, 20, 40, 80.01])
+    assert shares.sum() == 400
+    assert shares / 400 == pytest.approx([0.25] * 4, abs=0.07)
+
+
 def test_spread_levels_give_either_kind_or_both_and_reach_low_peaks() -> None:
     settings = replace(
         PLAIN, objective="clean", poisson=(1.0, 50.0), gaussian=(10.0, 75.0), batch=400
