@@ -27,7 +27,7 @@ import tifffile
 import torch
 
 import nrrn_fiji.denoising as denoising
-from nrrn_fiji.denoise_job import denoise_file
+from nrrn_fiji.jobs.denoise import denoise_file
 from nrrn_fiji.models import load_model
 from nrrn_fiji.resources import data_folder
 from nrrn_fiji.settings import DenoiseSettings

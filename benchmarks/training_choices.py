@@ -35,11 +35,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from nrrn_fiji import TrainSettings, load_model, training, triplets
+from nrrn_fiji.jobs.train_setup import start_from
 from nrrn_fiji.metrics import psnr
 from nrrn_fiji.network import NRRN
 from nrrn_fiji.noise import add_noise, noise_variance
 from nrrn_fiji.objectives import consensus, weighted_squared_error
-from nrrn_fiji.train_setup import start_from
 from nrrn_fiji.triplets import TrainingStack, TripletSampler
 
 Image = NDArray[np.float32]

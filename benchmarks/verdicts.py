@@ -8,7 +8,7 @@ known worth: the shipped model; what is too smooth (Gaussian filters, a median);
 the model's with artefacts (stripes, tiles denoised apart, tiles and stacks of other brightness);
 and mistakes (another stack, a slice or some pixels off, another grey scale, a negative).  Prints,
 as Markdown, how often each was judged how, and on which grounds; --all prints every result with its
-numbers instead.  The limits in nrrn_fiji/verdicts.py were set by this.
+numbers instead.  The limits in nrrn_fiji/quality/verdicts.py were set by this.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from scipy import ndimage
 import nrrn_fiji
 from nrrn_fiji.intensity import ArraySource
 from nrrn_fiji.noise import add_noise
-from nrrn_fiji.quality import assess
-from nrrn_fiji.verdicts import overall, verdicts
+from nrrn_fiji.quality.assessment import assess
+from nrrn_fiji.quality.verdicts import overall, verdicts
 
 NOISES: dict[str, dict[str, float]] = {
     "none": {},

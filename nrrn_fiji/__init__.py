@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .api import DenoiseResult, denoise, denoise_blocks
-    from .model_exchange import fetch_model
+    from .exchange.importing import fetch_model
+    from .jobs.train import train
     from .models import (
         Model,
         import_checkpoint,
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from .network import NRRN
     from .noise import add_noise
     from .settings import DenoiseSettings, TrainSettings
-    from .train_job import train
     from .volumes import Volume, open_volume
 
 # Threads of torch that spin long while they wait make a busy machine ten times slower and more; a
@@ -66,7 +66,7 @@ __all__ = [
 
 _MODULES = {
     "api": ("DenoiseResult", "denoise", "denoise_blocks"),
-    "model_exchange": ("fetch_model",),
+    "exchange.importing": ("fetch_model",),
     "models": (
         "Model",
         "import_checkpoint",
@@ -79,7 +79,7 @@ _MODULES = {
     "network": ("NRRN",),
     "noise": ("add_noise",),
     "settings": ("DenoiseSettings", "TrainSettings"),
-    "train_job": ("train",),
+    "jobs.train": ("train",),
     "volumes": ("Volume", "open_volume"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

@@ -1,7 +1,7 @@
 """The package's functions for people who write Python: arrays in, arrays out.
 
 Files, folders and whatever does not fit into memory go through
-:mod:`nrrn_fiji.denoise_job`, whose functions are offered here too.  This module must never know
+:mod:`nrrn_fiji.jobs.denoise`, whose functions are offered here too.  This module must never know
 of a command line, of Fiji, or of anything else that calls it.
 """
 
@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .array_kinds import Results, denoise_lazily, is_dask, is_xarray, relabelled
-from .denoise_job import DenoiseReport, PlanReport, denoise_file, plan_file
 from .denoising import Block, Plan, denoise_slabs, make_plan
 from .fitness import warn_if_unlike
 from .intensity import check_dtype, grey_range
+from .jobs.denoise import DenoiseReport, PlanReport, denoise_file, plan_file
 from .models import DEFAULT_MODEL, Model, load_model
 from .progress import Progress
 from .settings import DenoiseSettings

@@ -19,8 +19,8 @@ import click
 from click.shell_completion import CompletionItem
 
 from .commands import COMMANDS, GROUPS, Command, Kind, Option
-from .console import FAILED, INTERRUPTED, Console, is_closed_pipe, output_as_events, say
-from .log_file import LogFile
+from .terminal.console import FAILED, INTERRUPTED, Console, is_closed_pipe, output_as_events, say
+from .terminal.log_file import LogFile
 from .version import full_version
 
 __all__ = ["main", "nrrn"]

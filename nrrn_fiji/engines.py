@@ -39,7 +39,7 @@ def make_engine(
     """
     if precision == "int8":
         # Only here: Numba takes half a second to import.
-        from .quantised import QuantisedNRRN
+        from .int8.engine import QuantisedNRRN
 
         return QuantisedNRRN(network, units=units, every=every, orientation=orientation)
     return FusedNRRN(

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from .image import Volume
+from .formats.image import Volume
 from .intensity import Source
 from .noise_statistics import noise_level, sampled_slices
 from .progress import Progress

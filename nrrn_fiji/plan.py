@@ -258,7 +258,7 @@ def int8_suits(network: NRRN, device: torch.device) -> bool:
     """
     if network.maps < FEWEST_INT8_MAPS or missing_for_int8(device) is not None:
         return False
-    from .quantised import error_on_made_images  # only here: it imports Numba
+    from .int8.engine import error_on_made_images  # only here: it imports Numba
 
     rms, worst = error_on_made_images(network)
     return rms <= MOST_RMS and worst <= MOST_ERROR

@@ -2,7 +2,7 @@
 
 A microscope that scans a slice ten times drifts meanwhile, so the scans are laid onto each other
 before they are averaged, or before a network learns from them.  Where they lie is found by
-:mod:`nrrn_fiji.scan_search`; the pixels that are handed back come from the scans themselves, each
+:mod:`nrrn_fiji.scans.search`; the pixels that are handed back come from the scans themselves, each
 interpolated exactly once.
 
 This module must never smooth what it hands back, never move the frame of the reference scan, and
@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from .intensity import check_dtype, fill_invalid, invalid_mask
 from .progress import Cancelled, NoProgress, Progress
-from .scan_average import average_scans, check_choice
-from .scan_search import Image, Others, first_guess, prepared, refined, scaled, turboreg, warped
+from .scans.average import average_scans, check_choice
+from .scans.search import Image, Others, first_guess, prepared, refined, scaled, turboreg, warped
 from .settings import AVERAGES, TRANSFORMS
 
 __all__ = [

@@ -12,8 +12,8 @@ the resolution.  This module must never call a number a resolution without sayin
 * **A denoised image must never be split.**  Neighbouring pixels of the result were made from the
   same noisy pixels, so what noise is left agrees in both halves: the correlation is always high,
   whether detail was found or invented.  To compare before and after, correlate *slices* that share
-  no noisy slice: :func:`nrrn_fiji.residuals.detail` does.  The best proof is two scans, denoised
-  apart from each other, and :func:`ring_correlation`.
+  no noisy slice: :func:`nrrn_fiji.quality.residuals.detail` does.  The best proof is two scans,
+  denoised apart from each other, and :func:`ring_correlation`.
 
 Sources: Saxton and Baumeister, *J. Microscopy* 127, 1982 (the correlation); van Heel and Schatz,
 *J. Struct. Biol.* 151, 2005 (half-bit threshold); Rosenthal and Henderson, *J. Mol. Biol.* 333,

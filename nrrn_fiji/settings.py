@@ -403,7 +403,7 @@ class TrainSettings(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseSettings(Checked):
-    """Which synthetic noise to add; see :func:`nrrn_fiji.noise_job.add_noise_file`."""
+    """Which synthetic noise to add; see :func:`nrrn_fiji.jobs.add_noise.add_noise_file`."""
 
     poisson: float | None = setting(
         None,
@@ -435,7 +435,7 @@ class NoiseSettings(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class PreviewSettings(Checked):
-    """What a preview compares; see :func:`nrrn_fiji.preview_job.preview_file`."""
+    """What a preview compares; see :func:`nrrn_fiji.jobs.preview.preview_file`."""
 
     units: bool = setting(
         False,

@@ -25,17 +25,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from .folders import FolderVolume, natural_order, slices_in
-from .formats import (
-    Output,
-    check_output_name,
-    format_of_folder,
-    format_of_input,
-    format_of_output,
-    load_format,
-    split_inside,
-)
-from .image import (
+from .formats.folders import FolderVolume, natural_order, slices_in
+from .formats.image import (
     ImageMetadata,
     Origin,
     Volume,
@@ -44,8 +35,17 @@ from .image import (
     parse_provenance,
     provenance_line,
 )
+from .formats.plane_files import disk_full
+from .formats.table import (
+    Output,
+    check_output_name,
+    format_of_folder,
+    format_of_input,
+    format_of_output,
+    load_format,
+    split_inside,
+)
 from .intensity import check_dtype
-from .plane_files import disk_full
 
 __all__ = [
     "ImageMetadata",

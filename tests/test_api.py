@@ -23,14 +23,14 @@ from numpy.typing import NDArray
 from plain_engine import FIXTURE, identity_network, plain_stack, strong_network
 
 import nrrn_fiji as nrrn
-from nrrn_fiji import denoise_block
 from nrrn_fiji.api import denoise_file, plan_file
-from nrrn_fiji.journal import Journal
+from nrrn_fiji.formats.tiff import TiffVolume
+from nrrn_fiji.jobs import denoise_block
 from nrrn_fiji.models import Model, save_model
 from nrrn_fiji.network import NRRN
+from nrrn_fiji.outputs.journal import Journal
 from nrrn_fiji.progress import Cancelled, NoProgress
 from nrrn_fiji.settings import DenoiseSettings
-from nrrn_fiji.tiff import TiffVolume
 from nrrn_fiji.volumes import open_volume
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals and limits")
@@ -605,7 +605,7 @@ def test_resume_on_a_machine_without_int8(
     source = write(tmp_path / "raw.tif", noisy((6, 80, 80)))
     stopped(source, tmp_path / "clean.tif", model)
     change_plan(tmp_path / "clean.tif", precision="int8")
-    monkeypatch.setattr("nrrn_fiji.denoise_block.missing_for_int8", lambda device: "Numba")
+    monkeypatch.setattr("nrrn_fiji.jobs.denoise_block.missing_for_int8", lambda device: "Numba")
     with pytest.raises(ValueError, match=r"int8, which needs Numba: go on where .*--restart"):
         denoise_file(source, tmp_path / "clean.tif", model, DenoiseSettings(slab=1))
     assert finished_blocks(tmp_path / "clean.tif") > 0

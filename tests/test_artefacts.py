@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from nrrn_fiji.artefacts import Lines, line_power, lines
+from nrrn_fiji.quality.artefacts import Lines, line_power, lines
 
 
 def specimen(depth: int = 10, edge: int = 128) -> np.ndarray:

@@ -21,10 +21,10 @@ import tifffile
 from plain_engine import strong_network
 
 import nrrn_fiji as nrrn
-from nrrn_fiji import outputs
 from nrrn_fiji.api import denoise_file
 from nrrn_fiji.cli import main
 from nrrn_fiji.models import save_model
+from nrrn_fiji.outputs import partial as outputs
 from nrrn_fiji.settings import DenoiseSettings
 from nrrn_fiji.volumes import VolumeWriter
 

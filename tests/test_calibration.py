@@ -6,7 +6,7 @@ import doctest
 
 import pytest
 
-from nrrn_fiji import calibration
+from nrrn_fiji.formats import calibration
 
 
 def test_the_examples_hold() -> None:

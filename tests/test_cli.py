@@ -21,12 +21,14 @@ from typing import Any
 import pytest
 
 import nrrn_fiji
-from nrrn_fiji import catalogue, cli, console, models, version
+from nrrn_fiji import cli, models, version
 from nrrn_fiji.commands import COMMANDS, Command, Kind, Option, declare, find_command
+from nrrn_fiji.jobs import models as catalogue
 from nrrn_fiji.network import NRRN
 from nrrn_fiji.progress import Cancelled, Progress
 from nrrn_fiji.reports import Report, Table
 from nrrn_fiji.settings import DenoiseSettings, TrainSettings, setting
+from nrrn_fiji.terminal import console
 
 # A small table with functions of our own ------------------------------------------------------
 

@@ -16,8 +16,8 @@ import pytest
 import tifffile
 from plain_engine import strong_network
 
-from nrrn_fiji.denoise_checks import several_devices
-from nrrn_fiji.denoise_job import DenoiseReport, denoise_file
+from nrrn_fiji.jobs.denoise import DenoiseReport, denoise_file
+from nrrn_fiji.jobs.denoise_checks import several_devices
 from nrrn_fiji.models import save_model
 from nrrn_fiji.progress import Cancelled, NoProgress
 from nrrn_fiji.settings import DenoiseSettings
@@ -191,7 +191,7 @@ def test_what_cannot_be_shared_out_is_refused(given: Path, tmp_path: Path, clust
 def test_without_a_scheduler_a_sentence_says_so(
     given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nrrn_fiji import cluster
+    from nrrn_fiji.jobs import cluster
 
     monkeypatch.setattr(cluster, "SECONDS_TO_CONNECT", 0.5)
     with pytest.raises(ConnectionError, match=r"no Dask scheduler at tcp://127.0.0.1:9 .*start"):
@@ -202,8 +202,8 @@ def test_without_dask_a_sentence_says_what_to_install(
     given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
-    monkeypatch.delitem(sys.modules, "nrrn_fiji.cluster", raising=False)
-    monkeypatch.delitem(sys.modules, "nrrn_fiji.cluster_blocks", raising=False)
+    monkeypatch.delitem(sys.modules, "nrrn_fiji.jobs.cluster", raising=False)
+    monkeypatch.delitem(sys.modules, "nrrn_fiji.jobs.cluster_blocks", raising=False)
     with pytest.raises(ImportError, match=r"pip install 'nrrn-fiji\[cluster\]'"):
         denoise(given, tmp_path / "clean.tif", workers=2)
 
@@ -242,7 +242,7 @@ def test_the_command_line_starts_a_worker_for_every_device(
 def test_what_happens_to_a_cluster_is_said_in_sentences() -> None:
     from types import SimpleNamespace
 
-    from nrrn_fiji.cluster import Crew
+    from nrrn_fiji.jobs.cluster import Crew
 
     client = SimpleNamespace(scheduler=SimpleNamespace(address="tcp://first:8786"))
     crew = Crew(client, (), NoProgress())
@@ -261,7 +261,7 @@ def test_workers_of_another_version_are_refused(
     given: Path, tmp_path: Path, cluster: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import nrrn_fiji
-    from nrrn_fiji import cluster as module
+    from nrrn_fiji.jobs import cluster as module
 
     monkeypatch.setattr(module, "__version__", "9.0")
     with pytest.raises(ValueError, match=rf"has nrrn-fiji {nrrn_fiji.__version__}, but 9.0 is"):

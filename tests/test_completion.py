@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from nrrn_fiji import cli, completion
+from nrrn_fiji import cli
 from nrrn_fiji.models import DEFAULT_MODEL
+from nrrn_fiji.terminal import completion
 
 
 def offered(line: str) -> list[tuple[str, str]]:

@@ -17,8 +17,8 @@ import torch
 
 from nrrn_fiji import distributed_training
 from nrrn_fiji.distributed_training import ALONE, Team, joined
+from nrrn_fiji.jobs.train import train
 from nrrn_fiji.models import load_model
-from nrrn_fiji.train_job import train
 
 SETTINGS = {"units": 1, "maps": 4, "crop": 16, "batch": 5, "device": "cpu", "rate": 3e-3}
 

@@ -249,7 +249,7 @@ def check_extras(line: str) -> None:
 
 def short_training(*arguments: Any, **settings: Any) -> Any:
     """:func:`nrrn_fiji.train`, as short as it can be."""
-    from nrrn_fiji.train_job import train
+    from nrrn_fiji.jobs.train import train
 
     settings.pop("minutes", None)
     return train(

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from nrrn_fiji import cli, doctor
+from nrrn_fiji import cli
 from nrrn_fiji.fiji import installed
 from nrrn_fiji.models import DEFAULT_MODEL
+from nrrn_fiji.terminal import doctor
 from nrrn_fiji.version import full_version
 
 

@@ -37,7 +37,7 @@ def test_a_result_lies_beside_its_source(source: str, expected: str) -> None:
 
 
 def test_what_is_read_gets_a_name_that_is_written() -> None:
-    from nrrn_fiji.formats import FORMATS, format_of_output, split_inside
+    from nrrn_fiji.formats.table import FORMATS, format_of_output, split_inside
 
     for kind in FORMATS:
         for suffix in kind.reads:

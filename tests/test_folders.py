@@ -15,7 +15,7 @@ import tifffile
 from PIL import Image
 from volume_files import copy, imagej_file, ramp, refused, save
 
-from nrrn_fiji.folders import natural_order
+from nrrn_fiji.formats.folders import natural_order
 from nrrn_fiji.volumes import (
     create_volume,
     open_volume,

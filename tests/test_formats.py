@@ -17,7 +17,7 @@ from volume_files import calibrated, ramp
 
 from nrrn_fiji.api import denoise_file
 from nrrn_fiji.cli import main
-from nrrn_fiji.formats import FORMATS, check_output_name, format_of_output
+from nrrn_fiji.formats.table import FORMATS, check_output_name, format_of_output
 from nrrn_fiji.models import Model, save_model
 from nrrn_fiji.progress import Cancelled, NoProgress
 from nrrn_fiji.settings import DenoiseSettings

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from volume_files import NRRN, all_of, calibrated, copy, imagej_file, ramp, refused
 
-from nrrn_fiji.formats import FORMATS, load_format, split_inside
+from nrrn_fiji.formats.table import FORMATS, load_format, split_inside
 from nrrn_fiji.volumes import create_volume, file_of, open_volume, reopen_volume
 
 
@@ -252,7 +252,7 @@ def test_a_truncated_file_ends_in_a_sentence(tmp_path: Path, share: float) -> No
 
 
 def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "nrrn_fiji.hdf5", raising=False)
+    monkeypatch.delitem(sys.modules, "nrrn_fiji.formats.hdf5", raising=False)
     monkeypatch.setitem(sys.modules, "h5py", None)
     kind = next(kind for kind in FORMATS if kind.extra == "hdf5")
     with pytest.raises(ImportError, match=r"pip install 'nrrn-fiji\[hdf5\]'\.$"):

@@ -14,8 +14,9 @@ import pytest
 import tifffile
 
 import nrrn_fiji
-from nrrn_fiji import cli, console
-from nrrn_fiji.log_file import LogFile, package_versions
+from nrrn_fiji import cli
+from nrrn_fiji.terminal import console
+from nrrn_fiji.terminal.log_file import LogFile, package_versions
 
 
 @pytest.fixture

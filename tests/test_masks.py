@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from nrrn_fiji.jobs.train_setup import mask_shape
 from nrrn_fiji.masks import MaskShape, fitting_mask, mask_pixels
 from nrrn_fiji.noise_statistics import noise_correlation
 from nrrn_fiji.settings import TrainSettings
-from nrrn_fiji.train_setup import mask_shape
 from nrrn_fiji.triplets import TrainingStack
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from nrrn_fiji.matching import Match, correlation_surface, match
+from nrrn_fiji.quality.matching import Match, correlation_surface, match
 from nrrn_fiji.resolution import spectrum
 
 

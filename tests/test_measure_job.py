@@ -12,9 +12,9 @@ import pytest
 import tifffile
 
 from nrrn_fiji.cli import main
-from nrrn_fiji.denoise_job import denoise_file
-from nrrn_fiji.measure_job import measure_files
-from nrrn_fiji.metrics_job import flat_line, metrics_files
+from nrrn_fiji.jobs.denoise import denoise_file
+from nrrn_fiji.jobs.measure import measure_files
+from nrrn_fiji.jobs.metrics import flat_line, metrics_files
 from nrrn_fiji.reports import as_json
 
 

@@ -16,7 +16,7 @@ import torch
 
 import nrrn_fiji as nrrn
 from nrrn_fiji.cli import main
-from nrrn_fiji.model_exchange import take_in
+from nrrn_fiji.exchange.importing import take_in
 from nrrn_fiji.models import Model, load_model, save_model
 from nrrn_fiji.network import NRRN
 

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from volume_files import NRRN, all_of, calibrated, copy, ramp, refused
 
-from nrrn_fiji.formats import FORMATS, load_format
-from nrrn_fiji.mrc import short_record
+from nrrn_fiji.formats.mrc import short_record
+from nrrn_fiji.formats.table import FORMATS, load_format
 from nrrn_fiji.volumes import VolumeShape, create_volume, open_volume, reopen_volume
 
 RECORD = {
@@ -221,7 +221,7 @@ def test_other_axes_are_named(tmp_path: Path) -> None:
 
 
 def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "nrrn_fiji.mrc", raising=False)
+    monkeypatch.delitem(sys.modules, "nrrn_fiji.formats.mrc", raising=False)
     monkeypatch.setitem(sys.modules, "mrcfile", None)
     kind = next(kind for kind in FORMATS if kind.extra == "mrc")
     with pytest.raises(ImportError, match=r"pip install 'nrrn-fiji\[mrc\]'\.$"):

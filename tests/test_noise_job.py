@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from nrrn_fiji.noise_job import add_noise_file
+from nrrn_fiji.jobs.add_noise import add_noise_file
 from nrrn_fiji.progress import Cancelled
 from nrrn_fiji.settings import NoiseSettings
 

@@ -17,9 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from volume_files import NRRN, all_of, calibrated, copy, ramp, refused, save
 
-from nrrn_fiji.formats import FORMATS, load_format
-from nrrn_fiji.ngff_output import level_shapes
-from nrrn_fiji.ome_zarr import layout, mean_of_blocks
+from nrrn_fiji.formats.ngff_output import level_shapes
+from nrrn_fiji.formats.ome_zarr import layout, mean_of_blocks
+from nrrn_fiji.formats.table import FORMATS, load_format
 from nrrn_fiji.progress import Cancelled, NoProgress
 from nrrn_fiji.volumes import (
     Origin,
@@ -645,7 +645,7 @@ def test_other_layouts_are_named(tmp_path: Path) -> None:
 def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
-    monkeypatch.delitem(sys.modules, "nrrn_fiji.ome_zarr")
+    monkeypatch.delitem(sys.modules, "nrrn_fiji.formats.ome_zarr")
     monkeypatch.setitem(sys.modules, "zarr", None)
     kind = next(kind for kind in FORMATS if kind.extra == "zarr")
     with pytest.raises(ImportError, match=r"pip install 'nrrn-fiji\[zarr\]'\.$"):

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from nrrn_fiji import outputs
-from nrrn_fiji.outputs import BlockKey, PartialOutput, check_distinct, readable_size
+from nrrn_fiji.outputs import partial as outputs
+from nrrn_fiji.outputs.partial import BlockKey, PartialOutput, check_distinct, readable_size
 
 REQUEST = {"input image": "abc", "model": "net 1f", "tile": 64, "intensity": (0, 255)}
 PLAN = {"tile": 64, "precision": "fp32"}
@@ -200,7 +200,7 @@ def test_link_is_followed(tmp_path: Path) -> None:
 def test_two_runs_into_one_output_are_refused(tmp_path: Path) -> None:
     out = tmp_path / "clean.tif"
     hold = (
-        "import sys, pathlib; from nrrn_fiji.outputs import PartialOutput\n"
+        "import sys, pathlib; from nrrn_fiji.outputs.partial import PartialOutput\n"
         "with PartialOutput({'image': pathlib.Path(sys.argv[1])}):\n"
         "    print('held', flush=True); sys.stdin.read()"
     )

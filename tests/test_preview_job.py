@@ -14,14 +14,15 @@ import tifffile
 import torch
 
 import nrrn_fiji as nrrn
-from nrrn_fiji import models, preview_job
+from nrrn_fiji import models
 from nrrn_fiji.cli import main
 from nrrn_fiji.intensity import ArraySource
+from nrrn_fiji.jobs import preview as preview_job
+from nrrn_fiji.jobs.preview import preview_file
+from nrrn_fiji.jobs.preview_places import choose_places
+from nrrn_fiji.jobs.preview_sheet import Row, draw_sheet, wrapped_command
 from nrrn_fiji.models import Model, save_model
 from nrrn_fiji.network import NRRN
-from nrrn_fiji.preview_job import preview_file
-from nrrn_fiji.preview_places import choose_places
-from nrrn_fiji.preview_sheet import Row, draw_sheet, wrapped_command
 from nrrn_fiji.progress import Cancelled, NoProgress
 from nrrn_fiji.settings import PreviewSettings
 

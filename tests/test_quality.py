@@ -13,14 +13,14 @@ import tifffile
 from scipy import ndimage
 
 import nrrn_fiji as nrrn
-from nrrn_fiji.denoise_job import denoise_file
 from nrrn_fiji.intensity import ArraySource
+from nrrn_fiji.jobs.denoise import denoise_file
 from nrrn_fiji.progress import Cancelled
-from nrrn_fiji.quality import PerSlice, assess
-from nrrn_fiji.quality_page import report_files
+from nrrn_fiji.quality.assessment import PerSlice, assess
+from nrrn_fiji.quality.page import report_files
+from nrrn_fiji.quality.stack_pairs import WINDOW, Both
+from nrrn_fiji.quality.verdicts import overall, verdicts
 from nrrn_fiji.resources import data_folder
-from nrrn_fiji.stack_pairs import WINDOW, Both
-from nrrn_fiji.verdicts import overall, verdicts
 
 
 @pytest.fixture(scope="module")

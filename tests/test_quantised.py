@@ -11,10 +11,10 @@ import torch
 from plain_engine import ArraySource, identity_network, strong_network
 
 import nrrn_fiji.plan as plans
-from nrrn_fiji.activations import observe
 from nrrn_fiji.denoising import denoise_slabs, make_plan
 from nrrn_fiji.device import missing_for_int8
 from nrrn_fiji.fused import FusedNRRN
+from nrrn_fiji.int8.activations import observe
 from nrrn_fiji.models import load_model
 from nrrn_fiji.noise import add_noise
 from nrrn_fiji.resources import data_folder
@@ -25,8 +25,9 @@ missing = missing_for_int8(CPU)
 if missing is not None:
     pytest.skip(f"int8 needs {missing}", allow_module_level=True)
 
-from nrrn_fiji import gates, quantised  # noqa: E402
-from nrrn_fiji.quantised import QuantisedNRRN, error_on_made_images  # noqa: E402
+from nrrn_fiji.int8 import engine as quantised  # noqa: E402
+from nrrn_fiji.int8 import gates  # noqa: E402
+from nrrn_fiji.int8.engine import QuantisedNRRN, error_on_made_images  # noqa: E402
 
 
 def three(shape, seed=0):

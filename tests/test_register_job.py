@@ -13,11 +13,11 @@ import tifffile
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from nrrn_fiji import scan_places
 from nrrn_fiji.cli import main
+from nrrn_fiji.jobs.register import register_files
 from nrrn_fiji.progress import Cancelled, NoProgress
-from nrrn_fiji.register_job import register_files
 from nrrn_fiji.registration import Placement
+from nrrn_fiji.scans import places as scan_places
 from nrrn_fiji.settings import RegisterSettings
 from nrrn_fiji.volumes import open_volume
 

@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from nrrn_fiji.progress import Cancelled
 from nrrn_fiji.registration import median_placement, place_scans, register_scans, resample
-from nrrn_fiji.scan_average import as_type, average_scans
+from nrrn_fiji.scans.average import as_type, average_scans
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "fibsem_medulla.tif"
 SIZE = 256

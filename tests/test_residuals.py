@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from nrrn_fiji.residuals import detail, local_correlation, shared, shared_power
+from nrrn_fiji.quality.residuals import detail, local_correlation, shared, shared_power
 
 SHAPE = (6, 192, 192)
 

@@ -439,7 +439,7 @@ def test_transfer_compares_equal_trainings_and_keeps_them(make, model, monkeypat
     def refuse(*_, **__):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr("nrrn_fiji.train_job.train_files", refuse)
+    monkeypatch.setattr("nrrn_fiji.jobs.train.train_files", refuse)
     assert transfer(make(model)).records == part.records
 
 

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from volume_files import NRRN, all_of, copy, imagej_file, ramp, refused, save
 
-from nrrn_fiji import tiff_output
+from nrrn_fiji.formats import tiff_output
 from nrrn_fiji.volumes import (
     VolumeShape,
     create_volume,

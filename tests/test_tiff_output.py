@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from nrrn_fiji.tiff_output import record_provenance
+from nrrn_fiji.formats.tiff_output import record_provenance
 from nrrn_fiji.volumes import (
     VolumeWriter,
     create_volume,

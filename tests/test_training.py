@@ -16,11 +16,11 @@ import torch
 
 from nrrn_fiji import training, training_data
 from nrrn_fiji.cli import main
+from nrrn_fiji.jobs.train import train, train_files
 from nrrn_fiji.models import load_model
 from nrrn_fiji.network import NRRN
 from nrrn_fiji.progress import Cancelled
 from nrrn_fiji.settings import TrainSettings
-from nrrn_fiji.train_job import train, train_files
 from nrrn_fiji.training import Diverged, History, Snapshot, learning_rate, resolve
 from nrrn_fiji.triplets import TrainingStack, TripletSampler
 

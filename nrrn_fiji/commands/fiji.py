@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..completion import SHELLS
+from ..terminal.completion import SHELLS
 from .declare import Command, Kind, Option
 
 __all__ = ["COMMANDS"]
@@ -108,7 +108,7 @@ COMMANDS: tuple[Command, ...] = (
         description="Looks at Python, torch, devices, Java, Fiji, ImageJ and models; changes "
         "and downloads nothing. The exit code is 1 if stacks cannot be denoised here.",
         examples=("nrrn doctor", "nrrn doctor --fiji ~/Fiji.app", "nrrn doctor --report"),
-        function="nrrn_fiji.doctor:examine",
+        function="nrrn_fiji.terminal.doctor:examine",
         options=(
             FIJI,
             Option(
@@ -127,7 +127,7 @@ COMMANDS: tuple[Command, ...] = (
         summary="Print the script with which your shell completes nrrn commands and options.",
         description="The last line of the script says where it belongs. On Windows there is none.",
         examples=tuple(f"nrrn completion {shell}" for shell in SHELLS),
-        function="nrrn_fiji.completion:completion_script",
+        function="nrrn_fiji.terminal.completion:completion_script",
         options=(
             Option(
                 name="shell",

@@ -25,7 +25,7 @@ COMMANDS: tuple[Command, ...] = (
             "nrrn metrics denoised.tif clean.tif -o scores.csv",
             "nrrn metrics stack.tif --line 20,50,120,50 --json",
         ),
-        function="nrrn_fiji.metrics_job:metrics_files",
+        function="nrrn_fiji.jobs.metrics:metrics_files",
         counts="slices",
         options=(
             Option(
@@ -71,7 +71,7 @@ COMMANDS: tuple[Command, ...] = (
             "nrrn measure noisy.tif denoised.tif --line 10,50,200,50 -o noise.png",
             "nrrn measure stack.tif --box 10,10,73,73 --slice 4",
         ),
-        function="nrrn_fiji.measure_job:measure_files",
+        function="nrrn_fiji.jobs.measure:measure_files",
         options=(
             Option(
                 name="image",
@@ -127,7 +127,7 @@ COMMANDS: tuple[Command, ...] = (
             "nrrn report noisy.tif denoised.tif -o report.html",
             "nrrn report noisy.tif denoised.tif --json",
         ),
-        function="nrrn_fiji.quality_page:report_files",
+        function="nrrn_fiji.quality.page:report_files",
         counts="slices",
         options=(
             Option(

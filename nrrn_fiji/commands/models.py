@@ -38,14 +38,14 @@ COMMANDS: tuple[Command, ...] = (
         title="List models",
         summary="List the models that can be used by name.",
         examples=("nrrn models list",),
-        function="nrrn_fiji.catalogue:list_models",
+        function="nrrn_fiji.jobs.models:list_models",
     ),
     Command(
         name="models show",
         title="Show model",
         summary="Show what a model is, how it was trained, and how well it does.",
         examples=(f"nrrn models show {DEFAULT_MODEL}", "nrrn models show mine.safetensors --json"),
-        function="nrrn_fiji.catalogue:show_model",
+        function="nrrn_fiji.jobs.models:show_model",
         options=(MODEL_NAME,),
     ),
     Command(
@@ -60,7 +60,7 @@ COMMANDS: tuple[Command, ...] = (
             "nrrn models import mine.zip",
             "nrrn models import checkpoint.pth --name published-4-units",
         ),
-        function="nrrn_fiji.catalogue:import_model",
+        function="nrrn_fiji.jobs.models:import_model",
         options=(
             Option(
                 name="path",
@@ -82,7 +82,7 @@ COMMANDS: tuple[Command, ...] = (
         description="The hash stands where the model is published. A file with another hash is "
         "not kept.",
         examples=("nrrn models fetch https://example.org/mine.safetensors --sha256 HASH",),
-        function="nrrn_fiji.catalogue:fetch",
+        function="nrrn_fiji.jobs.models:fetch",
         options=(
             Option(
                 name="url",
@@ -109,7 +109,7 @@ COMMANDS: tuple[Command, ...] = (
             "nrrn models export mine -o mine.safetensors",
             "nrrn models export mine --bioimageio -o mine/ --licence CC-BY-4.0 --author 'A. Name'",
         ),
-        function="nrrn_fiji.bioimageio_export:export_model",
+        function="nrrn_fiji.exchange.bioimageio:export_model",
         options=(
             MODEL_NAME,
             Option(
@@ -168,7 +168,7 @@ COMMANDS: tuple[Command, ...] = (
             "nrrn models describe mine --material 'mouse cortex, OTO' --microscope FIB-SEM",
             "nrrn models describe mine.safetensors --voxel-size 8,4,4 --licence CC-BY-4.0",
         ),
-        function="nrrn_fiji.catalogue:describe_model",
+        function="nrrn_fiji.jobs.models:describe_model",
         options=(
             MODEL_NAME,
             Option(
@@ -216,7 +216,7 @@ COMMANDS: tuple[Command, ...] = (
         title="Remove model",
         summary="Delete a model from your model folder.",
         examples=("nrrn models remove mine",),
-        function="nrrn_fiji.catalogue:remove_installed",
+        function="nrrn_fiji.jobs.models:remove_installed",
         options=(
             dataclasses.replace(
                 MODEL_NAME, help="The model's name. Shipped models cannot be removed."

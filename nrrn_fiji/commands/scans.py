@@ -21,7 +21,7 @@ COMMANDS: tuple[Command, ...] = (
             "nrrn register scans.tif -o average.tif --keep aligned.tif",
             "nrrn register pass1.tif pass2.tif pass3.tif -o average.tif --per-slice",
         ),
-        function="nrrn_fiji.register_job:register_files",
+        function="nrrn_fiji.jobs.register:register_files",
         settings=RegisterSettings,
         counts="scans",
         options=(

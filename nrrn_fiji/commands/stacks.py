@@ -117,7 +117,7 @@ COMMANDS: tuple[Command, ...] = (
             "nrrn preview stack.tif --units --strengths 0.25,0.5,0.75",
             "nrrn preview stack.tif --fine-tune-minutes 5",
         ),
-        function="nrrn_fiji.preview_job:preview_file",
+        function="nrrn_fiji.jobs.preview:preview_file",
         settings=PreviewSettings,
         counts="settings",
         options=(
@@ -176,7 +176,7 @@ COMMANDS: tuple[Command, ...] = (
             "nrrn train clean1.tif clean2.tif -o mine.safetensors --poisson 1,50 --gaussian 10,75",
             f"nrrn train noisy.tif -o mine.safetensors --fine-tune {DEFAULT_MODEL} --minutes 5",
         ),
-        function="nrrn_fiji.train_job:train_files",
+        function="nrrn_fiji.jobs.train:train_files",
         settings=TrainSettings,
         counts="steps",
         clock="minutes",
@@ -241,7 +241,7 @@ COMMANDS: tuple[Command, ...] = (
             "nrrn add-noise clean.tif noisy.tif --gaussian 25",
             "nrrn add-noise clean.tif noisy.tif --poisson 8 --clipped --seed 1",
         ),
-        function="nrrn_fiji.noise_job:add_noise_file",
+        function="nrrn_fiji.jobs.add_noise:add_noise_file",
         settings=NoiseSettings,
         counts="slices",
         options=(

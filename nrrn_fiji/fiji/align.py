@@ -115,10 +115,10 @@ def align_image(
     Cancelled
         When the user stops; no image is made then.
     """
-    from ..register_job import provenance
+    from ..jobs.register import provenance
     from ..registration import align_scans, place_scans
-    from ..scan_average import as_type, average_scans
-    from ..scan_files import Scans
+    from ..scans.average import as_type, average_scans
+    from ..scans.files import Scans
 
     volume = volume_of(imp)
     assert isinstance(volume, ImagePlusVolume)

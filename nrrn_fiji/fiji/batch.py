@@ -13,8 +13,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..console import sentence
 from ..progress import Cancelled
+from ..terminal.console import sentence
 from ..volumes import open_volume
 from . import java
 from .jvm import ImageJ

@@ -12,7 +12,7 @@ import re
 import threading
 from typing import Any, NamedTuple
 
-from ..image import parse_provenance
+from ..formats.image import parse_provenance
 from . import java
 from .dialogs import OpenImage
 from .plugin import Entry, Plugin
@@ -45,7 +45,7 @@ def likely_pair(imp: Any) -> dict[str, Any]:
     The image itself is one of the two.  Its denoised form, as far as that is open, comes before its
     removed noise, and a later result before an earlier one.
     """
-    from ..denoise_report import CONTENTS  # torch is imported when it is first needed
+    from ..jobs.denoise_report import CONTENTS  # torch is imported when it is first needed
 
     title = str(imp.getTitle())
     others = [other for other in open_images() if other.getID() != imp.getID()]

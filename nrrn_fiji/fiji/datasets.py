@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ..image import Array, ImageMetadata, Volume, VolumeShape
+from ..formats.image import Array, ImageMetadata, Volume, VolumeShape
 from . import java
 from .pixels import java_array, pixels_from_java, pixels_to_java
 from .writer import ImageWriter

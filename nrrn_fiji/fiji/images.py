@@ -1,6 +1,6 @@
 """Pixels and metadata between ImageJ and NumPy, both ways.
 
-An ImagePlus is read as a :class:`~nrrn_fiji.image.Volume` and a result is written as a new
+An ImagePlus is read as a :class:`~nrrn_fiji.formats.image.Volume` and a result is written as a new
 ImagePlus with everything its source carried: calibration, labels, look-up tables, display range,
 Info, properties, selection, overlay and the order of its dimensions.  PyImageJ's own conversion
 loses most of these, needs a Java library that Fiji lacks, and gives images whose edits are lost.
@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from ..image import Array, ImageMetadata, Volume, VolumeShape, provenance_line
+from ..formats.image import Array, ImageMetadata, Volume, VolumeShape, provenance_line
 from . import java
 from .pixels import (
     fits_in_java,

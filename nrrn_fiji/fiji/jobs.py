@@ -14,15 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from .. import noise_job
-from ..denoise_checks import check_slices
-from ..denoise_job import DenoiseJob
 from ..denoising import denoise_slabs
 from ..device import choose_device
-from ..image import Volume
+from ..formats.image import Volume
+from ..jobs import add_noise as noise_job
+from ..jobs.add_noise import check_noise, noise_spans, noisy_slice
+from ..jobs.denoise import DenoiseJob
+from ..jobs.denoise_checks import check_slices
 from ..models import DEFAULT_MODEL, Model, load_model
-from ..noise_job import check_noise, noise_spans, noisy_slice
-from ..outputs import readable_size
+from ..outputs.partial import readable_size
 from ..progress import Cancelled, NoProgress, Progress, ShareOfProgress
 from ..settings import DenoiseSettings, NoiseSettings
 from ..stack_checks import warn

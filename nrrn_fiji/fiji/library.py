@@ -9,8 +9,8 @@ from html import escape
 from typing import Any
 
 from .. import __version__
-from ..catalogue import import_model, list_models, remove_installed, show_model
 from ..commands import Kind, Option
+from ..jobs.models import import_model, list_models, remove_installed, show_model
 from ..models import user_models_dir
 from ..reports import Report
 from . import java

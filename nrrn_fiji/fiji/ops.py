@@ -17,8 +17,8 @@ from typing import Any
 import jpype
 
 from ..commands import Command, Kind, Option, find_command
-from ..console import sentence
 from ..models import DEFAULT_MODEL
+from ..terminal.console import sentence
 from .jobs import denoise_image, noisy_image
 
 __all__ = ["OPS", "NrrnOp", "register_ops"]

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from ..image import Array
+from ..formats.image import Array
 from . import java
 
 __all__ = [

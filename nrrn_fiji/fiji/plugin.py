@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..commands import Command, Option
-from ..console import sentence
 from ..progress import Cancelled
+from ..terminal.console import sentence
 from . import java
 from .jvm import ImageJ
 from .macro_options import parse_macro_options

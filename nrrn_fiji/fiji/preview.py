@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..commands import find_command
 from ..denoising import denoise_slabs
-from ..image import Volume
+from ..formats.image import Volume
 from ..intensity import grey_range
 from ..models import DEFAULT_MODEL, load_model
 from ..network import receptive_radius

@@ -38,7 +38,7 @@ def sheet_entry() -> Entry:
 
 def sheet(plugin: Plugin, values: dict[str, Any]) -> None:
     """Draw the picture and open it."""
-    from ..preview_job import preview_file
+    from ..jobs.preview import preview_file
 
     imp = plugin.current_image()
     own = [e.name for e in known_models() if e.origin == "installed" and not e.problem]
@@ -63,7 +63,7 @@ def sheet(plugin: Plugin, values: dict[str, Any]) -> None:
 
 
 def macro_of(choice: Any) -> str:
-    """Return what a macro says to denoise with a :class:`~nrrn_fiji.preview_job.Choice`."""
+    """Return what a macro says to denoise with a :class:`~nrrn_fiji.jobs.preview.Choice`."""
     name = choice.called
     words = [f"model=[{name}]" if " " in name else f"model={name}"]
     if choice.units is not None:

@@ -83,8 +83,8 @@ def show(result: Any) -> None:
 
 def time_needed(imp: Any, values: dict[str, Any]) -> str:
     """Return how long denoising an image would take, from timing one tile."""
-    from ..denoise_checks import check_slices
     from ..denoising import estimate_seconds
+    from ..jobs.denoise_checks import check_slices
     from ..plan import make_plan
 
     settings: DenoiseSettings = find_command("denoise").make_settings(values)

@@ -88,8 +88,8 @@ def relabelled(option: Option) -> Option:
 
 def time_needed(imp: Any, values: dict[str, Any]) -> str:
     """Return how long a training would take, or how many steps its minutes are, in a sentence."""
+    from ..jobs.train_setup import with_defaults
     from ..models import load_model
-    from ..train_setup import with_defaults
 
     settings: TrainSettings = find_command("train").make_settings(values)
     parent = load_model(values["fine_tune"]) if "fine_tune" in values else None
@@ -173,7 +173,7 @@ def free_name(title: str) -> str:
 
 def train(plugin: Plugin, values: dict[str, Any]) -> None:
     """Train on the open image and put the model into the list."""
-    from ..train_job import train_files
+    from ..jobs.train import train_files
 
     imp = plugin.current_image()
     volume = volume_of(imp)

@@ -22,10 +22,10 @@ from uuid import uuid4
 import numpy as np
 import tifffile
 
-from ..image import Array
-from ..outputs import NO_SPACE, free_space, readable_size
-from ..tiff import quiet, stem
-from ..tiff_output import CLASSIC_LIMIT
+from ..formats.image import Array
+from ..formats.tiff import quiet, stem
+from ..formats.tiff_output import CLASSIC_LIMIT
+from ..outputs.partial import NO_SPACE, free_space, readable_size
 from ..volumes import create_volume
 from . import java
 from .images import ImagePlusVolume, dress

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..image import Array, VolumeShape, VolumeWriter
+from ..formats.image import Array, VolumeShape, VolumeWriter
 from ..progress import Progress
 
 __all__ = ["ImageWriter"]

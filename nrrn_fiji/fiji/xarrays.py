@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..image import Array, ImageMetadata, Volume, VolumeShape
+from ..formats.image import Array, ImageMetadata, Volume, VolumeShape
 from ..intensity import check_dtype
 from .writer import ImageWriter
 

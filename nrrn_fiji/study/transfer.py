@@ -83,7 +83,7 @@ def trained_once(
     progress
         Told of the training.
     """
-    from ..train_job import train_files
+    from ..jobs.train import train_files
     from ..training_data import fingerprint
 
     settings = replace(settings, intensity=stack.intensity)

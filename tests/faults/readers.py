@@ -26,8 +26,8 @@ from victims import IMPORTED
 
 from nrrn_fiji import training
 from nrrn_fiji.api import denoise_file
-from nrrn_fiji.catalogue import show_model
-from nrrn_fiji.model_exchange import take_in
+from nrrn_fiji.exchange.importing import take_in
+from nrrn_fiji.jobs.models import show_model
 from nrrn_fiji.models import import_checkpoint, load_model, user_models_dir
 from nrrn_fiji.progress import NoProgress
 from nrrn_fiji.settings import DenoiseSettings, TrainSettings

@@ -23,11 +23,11 @@ from plain_engine import strong_network
 from nrrn_fiji.api import denoise_file
 from nrrn_fiji.cli import main
 from nrrn_fiji.files import write_whole
-from nrrn_fiji.log_file import LogFile
+from nrrn_fiji.jobs.train import train_files
 from nrrn_fiji.models import install_model, load_model, save_model
 from nrrn_fiji.progress import NoProgress
 from nrrn_fiji.settings import DenoiseSettings, TrainSettings
-from nrrn_fiji.train_job import train_files
+from nrrn_fiji.terminal.log_file import LogFile
 from nrrn_fiji.volumes import open_volume
 
 SETTINGS = DenoiseSettings(slab=1, device="cpu", tile=64, precision="fp32")

@@ -18,8 +18,8 @@ from victims import journal_of
 from nrrn_fiji import hiccups
 from nrrn_fiji.api import denoise_file
 from nrrn_fiji.cli import main
+from nrrn_fiji.formats.image import Volume
 from nrrn_fiji.hiccups import SourceLostError, patiently
-from nrrn_fiji.image import Volume
 from nrrn_fiji.models import save_model
 from nrrn_fiji.progress import Cancelled, NoProgress
 from nrrn_fiji.settings import DenoiseSettings

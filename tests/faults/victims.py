@@ -23,17 +23,17 @@ from typing import Any
 
 import h5py
 
-import nrrn_fiji.denoise_job
+import nrrn_fiji.jobs.denoise
 from nrrn_fiji import training
 from nrrn_fiji.cli import main
-from nrrn_fiji.image import VolumeWriter
-from nrrn_fiji.outputs import PartialOutput
+from nrrn_fiji.formats.image import VolumeWriter
+from nrrn_fiji.outputs.partial import PartialOutput
 
 __all__ = ["KILLED", "Victim", "contents", "journal_of"]
 
 IMPORTED = [
-    *("nrrn_fiji.ome_zarr", "nrrn_fiji.hdf5", "nrrn_fiji.mrc"),
-    *("nrrn_fiji.cli", "nrrn_fiji.denoise_job", "nrrn_fiji.train_job", "nrrn_fiji.plots"),
+    *("nrrn_fiji.formats.ome_zarr", "nrrn_fiji.formats.hdf5", "nrrn_fiji.formats.mrc"),
+    *("nrrn_fiji.cli", "nrrn_fiji.jobs.denoise", "nrrn_fiji.jobs.train", "nrrn_fiji.plots"),
     *(
         "matplotlib.figure",
         "matplotlib.backends.backend_agg",
@@ -142,7 +142,7 @@ def obey(orders: Orders) -> None:
     log = os.open(orders.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    nrrn_fiji.denoise_job.datetime = StandingClock
+    nrrn_fiji.jobs.denoise.datetime = StandingClock
     count_steps(orders)
     if orders.pause:
         slow_down(orders)

@@ -72,7 +72,7 @@ def image(java: Any, title: str) -> Any:
 def test_the_average_is_that_of_the_command_line(
     app: jvm.ImageJ, java: Any, scans: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from nrrn_fiji.register_job import register_files
+    from nrrn_fiji.jobs.register import register_files
     from nrrn_fiji.settings import RegisterSettings
 
     told = run(

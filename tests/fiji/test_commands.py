@@ -139,7 +139,7 @@ def test_a_preview_after_each_unit(app: jvm.ImageJ, java: Any, model: str) -> No
 def test_settings_are_previewed_as_one_picture(
     app: jvm.ImageJ, java: Any, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nrrn_fiji import preview_job
+    from nrrn_fiji.jobs import preview as preview_job
 
     monkeypatch.setattr(preview_job, "estimate_seconds", lambda network, plan, count: 1.0)
     macro = f'{NOISY} run("NRRN Preview Settings...", "strengths=0.5,0.75 crops=1 size=32");'

@@ -36,7 +36,7 @@ def test_what_a_macro_prints_is_an_event(app: jvm.ImageJ, tmp_path: Path) -> Non
 
 
 def test_whatever_writes_to_the_output_is_an_event(capfd: pytest.CaptureFixture[str]) -> None:
-    from nrrn_fiji.console import output_as_events, write_event
+    from nrrn_fiji.terminal.console import output_as_events, write_event
 
     with output_as_events():
         os.write(1, b"past Python\n")

@@ -120,7 +120,7 @@ def test_synthetic_noise_is_that_of_the_command_line(
 ) -> None:
     import tifffile
 
-    from nrrn_fiji.noise_job import add_noise_file
+    from nrrn_fiji.jobs.add_noise import add_noise_file
     from nrrn_fiji.settings import NoiseSettings
 
     stack = pixels(imp)

@@ -24,7 +24,7 @@ from conftest import ASKED_FIJI, copied_fiji
 
 import nrrn_fiji
 from nrrn_fiji.fiji import installed, jvm, ordinary, scripts
-from nrrn_fiji.image import parse_provenance
+from nrrn_fiji.formats.image import parse_provenance
 from nrrn_fiji.resources import data_folder
 
 pytestmark = [

@@ -24,8 +24,8 @@ def test_the_time_of_a_step_grows_with_the_pixels_of_its_crops(
 def test_the_estimate_is_that_of_a_step() -> None:
     import torch
 
+    from nrrn_fiji.jobs.train_setup import with_defaults
     from nrrn_fiji.network import NRRN
-    from nrrn_fiji.train_setup import with_defaults
     from nrrn_fiji.training import objective_value
     from nrrn_fiji.triplets import Batch
 

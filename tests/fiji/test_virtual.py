@@ -214,9 +214,9 @@ def test_nothing_is_left_of_a_run_that_was_stopped(full: Path, java: Any, model:
 def test_a_file_beyond_4_gib_is_shown_though_imagej_cannot_open_it(
     full: Path, java: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nrrn_fiji import tiff_output
     from nrrn_fiji.fiji import virtual
     from nrrn_fiji.fiji.images import volume_of
+    from nrrn_fiji.formats import tiff_output
 
     for module in (tiff_output, virtual):  # so that a small file takes the form of a large one
         monkeypatch.setattr(module, "CLASSIC_LIMIT", 1000)
@@ -295,8 +295,8 @@ def test_a_disk_that_fills_up_is_said_and_nothing_is_left(
     import errno
 
     from nrrn_fiji.fiji.jobs import denoise_image
+    from nrrn_fiji.formats.tiff_output import TiffSlabWriter, disk_full
     from nrrn_fiji.settings import DenoiseSettings
-    from nrrn_fiji.tiff_output import TiffSlabWriter, disk_full
 
     def write(self: Any, plane: Any, t: int, c: int, z: int) -> None:
         if z == 2:
@@ -318,9 +318,9 @@ def test_a_file_says_with_what_a_run_went_on(
 ) -> None:
     import torch
 
-    from nrrn_fiji import tiff_output
     from nrrn_fiji.fiji import virtual
     from nrrn_fiji.fiji.jobs import denoise_image
+    from nrrn_fiji.formats import tiff_output
     from nrrn_fiji.fused import FusedNRRN
     from nrrn_fiji.settings import DenoiseSettings
 

@@ -1,0 +1,1 @@
+"""Models in and out: addresses, packages and bioimage.io."""
