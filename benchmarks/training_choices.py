@@ -81,18 +81,6 @@ def mean_around(image: Image, rng: np.random.Generator) -> Image:
     return ndimage.convolve(image, kernel, mode="reflect")
 
 
-def weighted_by(weight: Callable[[float], float]) -> Any:
-    """Weight samples by another function of their noise variance."""
-    sample = TripletSampler._sample
-
-    def changed(self: TripletSampler, *arguments: Any) -> tuple[Image, ...]:
-        *images, usual = sample(self, *arguments)
-        variance = 1 / usual.item() - triplets.VARIANCE_FLOOR
-        return (*images, np.full((1, 1), weight(variance), np.float32))
-
-    return mock.patch.object(TripletSampler, "_sample", changed)
-
-
 def with_consensus(share: float) -> Any:
     """Add a share of the paper's loss, neighbours as targets, to the masked one."""
 
@@ -171,8 +159,9 @@ CHOICES: dict[str, Choices] = {
     },
     "clean": {
         "1 / (variance + 0.003)": (SYNTHETIC, None),
-        "1 / variance ^ 0.5": (SYNTHETIC, lambda: weighted_by(lambda v: (v + 0.003) ** -0.5)),
-        "unweighted": (SYNTHETIC, lambda: weighted_by(lambda v: 1.0)),
+        "1 / variance ^ 0.5": (SYNTHETIC | {"weighting": "deviation"}, None),
+        "unweighted": (SYNTHETIC | {"weighting": "none"}, None),
+        "sigma over its logarithm": (SYNTHETIC | {"levels": "logarithmic"}, None),
         "log of the error": (
             SYNTHETIC,
             lambda: mock.patch.object(training, "objective_value", psnr_loss),

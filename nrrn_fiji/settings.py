@@ -331,10 +331,11 @@ class TrainSettings(Checked):
     weighting: str | None = setting(
         None,
         label="Weighting",
-        help="What divides the squared error of a sample with synthetic noise. variance (when left "
+        help="What divides a sample's squared error against a clean target. variance (when left "
         "out): the variance of its noise, right for fresh networks; deviation: its square root, "
-        "with which a network that is good already improves alike at all levels.",
-        choices=("variance", "deviation"),
+        "with which a network that is good already improves alike at all levels; none: nothing, "
+        "as in the paper.",
+        choices=("variance", "deviation", "none"),
         expert=True,
     )
     clipped: float = setting(

@@ -28,6 +28,9 @@ __all__ = ["Batch", "SampleSettings", "TrainingStack", "TripletSampler"]
 VARIANCE_FLOOR = 0.003
 """Added to the noise variance before it, or its root, divides a sample's loss (measured)."""
 
+POWERS = {"variance": 1.0, "deviation": 0.5, "none": 0.0}
+"""To which power of its noise variance a sample's error is divided, by weighting."""
+
 HELD_OUT = 0.1
 """Fraction of a stack that no training sample touches."""
 
@@ -245,7 +248,7 @@ class TripletSampler:
         noisy, variance = self._noise(rng, clean, place)
         previous, centre, following = noisy
         if settings.objective == "clean":
-            power = 0.5 if settings.weighting == "deviation" else 1.0
+            power = POWERS[settings.weighting]
             weight = np.full((1, 1), (variance + VARIANCE_FLOOR) ** -power, np.float32)
             return previous, centre, following, clean[1], weight
         if settings.objective == "masked" or place is not None:

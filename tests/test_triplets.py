@@ -153,10 +153,11 @@ def test_poisson_weights_follow_brightness_and_peak() -> None:
     assert batch.previous.var() == pytest.approx(0.05, rel=0.1)
 
 
-def test_weights_by_deviation_are_the_root_of_those_by_variance() -> None:
-    settings = replace(PLAIN, objective="clean", gaussian=(51.0, 51.0), weighting="deviation")
-    batch = sampler(settings, flat()).batch(0)
-    assert batch.weight.ravel() == pytest.approx([(0.2**2 + 0.003) ** -0.5] * 4)
+def test_weighting_by_deviation_or_by_nothing() -> None:
+    settings = replace(PLAIN, objective="clean", gaussian=(51.0, 51.0))
+    root = sampler(replace(settings, weighting="deviation"), flat()).batch(0).weight
+    assert root.ravel() == pytest.approx([(0.2**2 + 0.003) ** -0.5] * 4)
+    assert (sampler(replace(settings, weighting="none"), flat()).batch(0).weight == 1).all()
 
 
 def test_logarithmic_levels_draw_as_many_sigmas_per_octave() -> None:

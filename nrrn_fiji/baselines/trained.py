@@ -18,7 +18,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
@@ -32,12 +31,12 @@ from ..progress import NoProgress, Progress
 from ..scoring import Candidate, Image
 from ..settings import TrainSettings
 from ..training_data import fingerprint
-from ..triplets import Batch, TrainingStack, TripletSampler
+from ..triplets import TrainingStack, TripletSampler
 from .denoisenet import DENOISENET_RADIUS, DenoiseNet
 from .inference import OnTriplets, denoise_middle, multiply_adds
 from .unet import UNET_MULTIPLE, UNET_RADIUS, UNet
 
-__all__ = ["CONTENDERS", "Contender", "Kind", "Unweighted", "train_contender"]
+__all__ = ["CONTENDERS", "Contender", "Kind", "train_contender"]
 
 TRAINED_VERSION = 2
 """Raised whenever a training gives another network than before: what was kept is then forgotten."""
@@ -129,26 +128,6 @@ CONTENDERS: dict[str, Kind] = {
 """Everything that can be trained, by its key."""
 
 
-class Unweighted(TripletSampler):
-    """Samples that count alike whatever their noise: the paper's mean squared error.
-
-    For clean targets only; the weights of other objectives say which pixels count.
-    """
-
-    def batch(self, step: int, part: range | None = None) -> Batch:
-        """Return the samples of a step, or a part of them."""
-        return alike(super().batch(step, part))
-
-    def validation(self, count: int, crop: int) -> list[Batch]:
-        """Return the held-out samples."""
-        return [alike(batch) for batch in super().validation(count, crop)]
-
-
-def alike(batch: Batch) -> Batch:
-    """Return the batch with all weights 1."""
-    return batch._replace(weight=np.ones_like(batch.weight))
-
-
 @dataclass(frozen=True)
 class Contender:
     """A trained network of the study."""
@@ -160,7 +139,7 @@ class Contender:
     """How it was trained, resolved."""
     facts: dict[str, Any]
     """``steps``, ``best_step``, ``best_error``, ``seconds``, ``parameters``, ``macs`` (for one
-    slice of 256²), ``device``, ``precision``, ``weighted``, ``package_version``."""
+    slice of 256²), ``device``, ``precision``, ``package_version``."""
     path: Path
     """Where it is kept."""
 
@@ -191,8 +170,6 @@ def train_contender(
     settings: TrainSettings,
     folder: Path,
     progress: Progress | None = None,
-    *,
-    weighted: bool = True,
 ) -> Contender:
     """Train a contender, go on with its training, or read it where it was trained before.
 
@@ -209,9 +186,6 @@ def train_contender(
         Where trained networks are kept; made if need be.
     progress
         Told how far the training is; asked whether to stop.
-    weighted
-        For clean targets: divide every sample's error by its noise variance, so that strong noise
-        does not dominate.  The paper's mean squared error does not.
 
     Returns
     -------
@@ -234,11 +208,7 @@ def train_contender(
     chosen = CONTENDERS[kind]
     progress = progress or NoProgress()
     settings = resolved_for(chosen, settings)
-    # The paper weights nothing but clean targets; elsewhere weights are masks.
-    weighted = weighted or chosen.objective != "clean"
-    sampler = (TripletSampler if weighted else Unweighted)(
-        stacks, training.sample_settings(settings)
-    )
+    sampler = TripletSampler(stacks, training.sample_settings(settings))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         network = chosen.build(settings)
@@ -247,7 +217,6 @@ def train_contender(
         "kind": [chosen.key, chosen.objective],
         "architecture": {name: list(t.shape) for name, t in network.state_dict().items()},
         "settings": asdict(settings),
-        "weighted": weighted,
         "data": fingerprint(stacks),
     }
     digest = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()
@@ -274,7 +243,6 @@ def train_contender(
     facts |= {
         "device": settings.device,
         "precision": settings.precision,
-        "weighted": weighted,
         "package_version": __version__,
     }
     return Contender(chosen, network, settings, facts, path)

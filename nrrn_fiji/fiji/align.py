@@ -15,9 +15,9 @@ from ..commands import Kind, Option, find_command
 from ..progress import NoProgress, Progress
 from ..settings import RegisterSettings
 from . import java
+from .entry import Entry, Host, options_of, unused_title
 from .images import ImagePlusVolume, ImagePlusWriter, volume_of
 from .jobs import title_of
-from .plugin import Entry, Plugin, options_of, unused_title
 
 __all__ = ["AlignedImages", "align_entry", "align_image"]
 
@@ -59,10 +59,10 @@ def align_entry() -> Entry:
     )
 
 
-def align(plugin: Plugin, values: dict[str, Any]) -> None:
+def align(host: Host, values: dict[str, Any]) -> None:
     """Show the average of the open stack's slices, and how they have drifted."""
-    imp = plugin.current_image()
-    with plugin.working_on(imp, "Align and Average Scans") as progress:
+    imp = host.current_image()
+    with host.working_on(imp, "Align and Average Scans") as progress:
         made = align_image(
             imp,
             find_command("register").make_settings(values),

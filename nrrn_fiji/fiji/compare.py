@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from ..formats.image import parse_provenance
 from . import java
 from .dialogs import OpenImage
-from .plugin import Entry, Plugin
+from .entry import Entry, Host
 
 __all__ = ["View", "compare_entry", "view_of"]
 
@@ -87,12 +87,12 @@ def sizes_of(imp: Any) -> tuple[int, ...]:
     return tuple(int(length) for length in imp.getDimensions())
 
 
-def compare(plugin: Plugin, values: dict[str, Any]) -> None:
+def compare(host: Host, values: dict[str, Any]) -> None:
     """Put two images side by side and link them."""
-    if plugin.without_dialogs(None):
+    if host.without_dialogs(None):
         raise ValueError("Comparing needs windows to look at: leave it out without a screen.")
-    pair = likely_pair(plugin.current_image()) | values
-    first, second = plugin.open_image(pair["first"]), plugin.open_image(pair["second"])
+    pair = likely_pair(host.current_image()) | values
+    first, second = host.open_image(pair["first"]), host.open_image(pair["second"])
     if first.getID() == second.getID():
         raise ValueError(
             f"first and second are both {pair['first']!r}: open two images to compare them."

@@ -21,9 +21,9 @@ from typing import Any
 from ..commands import Kind, Option
 from ..models import DEFAULT_MODEL, known_models
 from . import java
+from .entry import Entry, message_of
 from .images import volume_of
 from .macro_options import CHOSEN, NONE, parse_value
-from .plugin import Entry, message_of
 
 __all__ = ["Form", "OpenImage", "add_note", "choices_of", "label_of", "show_dialog", "watched"]
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from .align import align_entry
 from .compare import compare_entry
+from .entry import Entry
 from .library import help_entry, models_entry
 from .measure import extensions_entry, measure_entry
-from .plugin import Entry
 from .sheet import sheet_entry
 from .stacks import add_noise_entry, denoise_entry, preview_entry
 from .training import train_entry

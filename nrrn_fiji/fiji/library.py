@@ -14,7 +14,7 @@ from ..jobs.models import import_model, list_models, remove_installed, show_mode
 from ..models import user_models_dir
 from ..reports import Report
 from . import java
-from .plugin import Entry, Plugin
+from .entry import Entry, Host
 
 __all__ = ["help_entry", "models_entry"]
 
@@ -57,22 +57,22 @@ def models_entry() -> Entry:
     )
 
 
-def models(plugin: Plugin, values: dict[str, Any]) -> None:
+def models(host: Host, values: dict[str, Any]) -> None:
     """Do what was asked with the list of models, and say what came of it."""
     action = values.get("action", LIST)
     if action in (SHOW, REMOVE) and "model" not in values:
         raise ValueError(f"model is missing: choose which model to {action}.")
     if action == SHOW:
-        tell(plugin, "Model", show_model(values["model"]).summary)
+        tell(host, "Model", show_model(values["model"]).summary)
     elif action == REMOVE:
-        tell(plugin, "Models", remove_installed(values["model"]).summary)
+        tell(host, "Models", remove_installed(values["model"]).summary)
     elif action == IMPORT:
         if "file" not in values:
             raise ValueError("file is missing: choose the model file to import.")
         done = import_model(values["file"], values.get("name"))
-        tell(plugin, "Models", done.summary.splitlines()[0])
+        tell(host, "Models", done.summary.splitlines()[0])
     else:
-        show_list(plugin, list_models())
+        show_list(host, list_models())
 
 
 def as_text(report: Report) -> str:
@@ -87,10 +87,10 @@ def as_text(report: Report) -> str:
     return "\n".join([*lines, "", report.summary])
 
 
-def show_list(plugin: Plugin, report: Report) -> None:
+def show_list(host: Host, report: Report) -> None:
     """Show a report with its table in a window of columns, or in the log without a screen."""
-    if plugin.app.headless or report.table is None:
-        tell(plugin, "Models", as_text(report))
+    if host.app.headless or report.table is None:
+        tell(host, "Models", as_text(report))
         return
     rows = "\n".join("\t".join(row) for row in report.table.rows)
     titles = "\t".join(title[:1].upper() + title[1:] for title in report.table.header)
@@ -98,9 +98,9 @@ def show_list(plugin: Plugin, report: Report) -> None:
     java.JClass("ij.IJ").showStatus(report.summary)
 
 
-def tell(plugin: Plugin, title: str, text: str) -> None:
+def tell(host: Host, title: str, text: str) -> None:
     """Show a text in a window, or in the log where there is no screen."""
-    if plugin.app.headless:
+    if host.app.headless:
         java.JClass("ij.IJ").log(text)
         return
     window = java.JClass("ij.text.TextWindow")(f"NRRN {title}", text, 760, 480)
@@ -123,19 +123,19 @@ def help_entry() -> Entry:
     )
 
 
-def show_help(plugin: Plugin, values: dict[str, Any]) -> None:
+def show_help(host: Host, values: dict[str, Any]) -> None:
     """Show what there is to know, in a window or in the log."""
-    if plugin.app.headless:
-        for entry in plugin.entries.values():
+    if host.app.headless:
+        for entry in host.entries.values():
             java.JClass("ij.IJ").log(f"{entry.command}: {entry.summary}")
         return
-    java.JClass("ij.gui.HTMLDialog")("NRRN Help", help_page(plugin), False)
+    java.JClass("ij.gui.HTMLDialog")("NRRN Help", help_page(host), False)
 
 
-def help_page(plugin: Plugin) -> str:
+def help_page(host: Host) -> str:
     """Return the help as a page of HTML."""
     rows = []
-    for entry in plugin.entries.values():
+    for entry in host.entries.values():
         keys = ", ".join(option.name for option in entry.options)
         rows.append(
             f"<p><b>{escape(entry.label)}</b><br>{escape(entry.summary)}<br>"

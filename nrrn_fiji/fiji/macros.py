@@ -10,7 +10,8 @@ from typing import Any
 
 from ..progress import Cancelled
 from . import java
-from .plugin import Plugin, message_of
+from .entry import message_of
+from .plugin import Plugin
 
 __all__ = ["run_text"]
 

@@ -25,10 +25,10 @@ from ..metrics import Spread
 from ..noise_statistics import noise_level
 from . import java
 from .dialogs import OpenImage
+from .entry import Entry, Host, message_of, unused_title
 from .images import volume_of
 from .layout import put_beside
 from .pixels import java_array, pixels_to_java
-from .plugin import Entry, Plugin, message_of, unused_title
 
 __all__ = ["Measured", "extensions_entry", "measure_entry", "measured"]
 
@@ -197,12 +197,12 @@ def measure_entry() -> Entry:
     )
 
 
-def measure(plugin: Plugin, values: dict[str, Any]) -> None:
+def measure(host: Host, values: dict[str, Any]) -> None:
     """Measure the selection of the open image, and of a second one, in table and plots."""
-    imp = plugin.current_image()
+    imp = host.current_image()
     images = [imp]
     if "second" in values:
-        images.append(plugin.open_image(values["second"]))
+        images.append(host.open_image(values["second"]))
         check_alike(*images)
     # The same slice of both, whatever the other one shows; its own where it has fewer or more.
     shapes = [volume_of(image).shape for image in images]
@@ -336,7 +336,7 @@ def extensions_entry() -> Entry:
     )
 
 
-def register_extensions(plugin: Plugin, values: dict[str, Any]) -> None:
+def register_extensions(host: Host, values: dict[str, Any]) -> None:
     """Give the macro that runs its functions.
 
     Raises
@@ -349,11 +349,11 @@ def register_extensions(plugin: Plugin, values: dict[str, Any]) -> None:
             'This command is for macros: write run("NRRN Macro Extensions"); in a macro, then '
             "Ext.noiseLevel(sigma); or Ext.iqr(value);"
         )
-    java.JClass("ij.macro.Functions").registerExtensions(_extensions(plugin))
+    java.JClass("ij.macro.Functions").registerExtensions(_extensions(host))
 
 
 @functools.cache
-def _extensions(plugin: Plugin) -> Any:
+def _extensions(host: Host) -> Any:
     """Return the ``ij.macro.MacroExtension``; one for good, because Java may keep it for long."""
     extension = java.JClass("ij.macro.MacroExtension")
     descriptor = java.JClass("ij.macro.ExtensionDescriptor")
@@ -365,10 +365,10 @@ def _extensions(plugin: Plugin) -> Any:
 
     def answer(name: Any, arguments: Any) -> Any:
         try:
-            imp = plugin.current_image()
+            imp = host.current_image()
             found = measured(imp, imp.getRoi())
         except Exception as error:
-            plugin.error = error
+            host.error = error
             end_macro(message_of(error))
         value = found.level if str(name) == "noiseLevel" else found.iqr
         arguments[0][0] = java.JClass("java.lang.Double")(value)

@@ -25,9 +25,9 @@ from ..settings import DenoiseSettings
 from ..volumes import StackSource
 from . import java
 from .dialogs import Form, add_note, watched
+from .entry import Entry, Host, message_of, unused_title
 from .images import volume_of
 from .layout import put_beside, show_alike
-from .plugin import Plugin, message_of, unused_title
 from .training import float_processor
 
 __all__ = ["follow", "preview", "preview_of"]
@@ -166,19 +166,18 @@ def picture(imp: Any, images: NDArray[Any], names: list[str]) -> Any:
     return made
 
 
-def preview(plugin: Plugin, values: dict[str, Any]) -> None:
+def preview(host: Host, values: dict[str, Any]) -> None:
     """Show a preview once, for macros."""
-    imp = plugin.current_image()
+    imp = host.current_image()
     made = picture(imp, *preview_of(volume_of(imp), *where(imp), values))
     made.setTitle(unused_title(str(made.getTitle())))
     made.show()
 
 
-def follow(plugin: Plugin) -> None:
+def follow(host: Host, entry: Entry) -> None:
     """Show a preview that follows settings, slice and selection until its dialog is closed."""
-    imp = plugin.current_image()
+    imp = host.current_image()
     volume = volume_of(imp)
-    entry = plugin.entries["preview"]
     dialog = java.JClass("ij.gui.NonBlockingGenericDialog")("Preview of " + str(imp.getTitle()))
     form = Form(dialog, [option for option in entry.options if not option.expert], {}, imp)
     tell = add_note(dialog, LINES)

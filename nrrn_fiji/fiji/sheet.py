@@ -13,8 +13,8 @@ from typing import Any
 from ..commands import find_command
 from ..models import known_models
 from . import java
+from .entry import Entry, Host, options_of, unused_title
 from .images import volume_of
-from .plugin import Entry, Plugin, options_of, unused_title
 
 __all__ = ["sheet_entry"]
 
@@ -36,15 +36,15 @@ def sheet_entry() -> Entry:
     )
 
 
-def sheet(plugin: Plugin, values: dict[str, Any]) -> None:
+def sheet(host: Host, values: dict[str, Any]) -> None:
     """Draw the picture and open it."""
     from ..jobs.preview import preview_file
 
-    imp = plugin.current_image()
+    imp = host.current_image()
     own = [e.name for e in known_models() if e.origin == "installed" and not e.problem]
     volume = volume_of(imp)
     with (
-        plugin.working_on(imp, "Preview Settings") as progress,
+        host.working_on(imp, "Preview Settings") as progress,
         tempfile.TemporaryDirectory(prefix="nrrn-") as folder,
     ):
         path = Path(folder) / "preview.png"

@@ -14,9 +14,9 @@ from ..models import DEFAULT_MODEL, load_model
 from ..reports import readable_time
 from ..settings import DenoiseSettings
 from . import java
+from .entry import Entry, Host, options_of, unused_title
 from .images import volume_of
 from .layout import move_sliders
-from .plugin import Entry, Plugin, options_of, unused_title
 
 __all__ = ["add_noise_entry", "denoise_entry", "preview_entry"]
 
@@ -51,13 +51,13 @@ def denoise_entry() -> Entry:
     )
 
 
-def denoise(plugin: Plugin, values: dict[str, Any]) -> None:
+def denoise(host: Host, values: dict[str, Any]) -> None:
     """Denoise the open image into a new window."""
     from .jobs import denoise_image
 
-    imp = plugin.current_image()
+    imp = host.current_image()
     begun = time.monotonic()
-    with plugin.working_on(imp, "Denoise") as progress:
+    with host.working_on(imp, "Denoise") as progress:
         made = denoise_image(
             imp,
             values.get("model", DEFAULT_MODEL),
@@ -113,15 +113,15 @@ def preview_entry() -> Entry:
         default=False,
     )
 
-    def once(plugin: Plugin, values: dict[str, Any]) -> None:
+    def once(host: Host, values: dict[str, Any]) -> None:
         from .preview import preview  # torch is imported when it is first needed
 
-        preview(plugin, values)
+        preview(host, values)
 
-    def follow(plugin: Plugin) -> None:
+    def follow(host: Host, entry: Entry) -> None:
         from .preview import follow
 
-        follow(plugin)
+        follow(host, entry)
 
     return Entry(
         label="Preview...",
@@ -149,11 +149,11 @@ def add_noise_entry() -> Entry:
     )
 
 
-def add_noise(plugin: Plugin, values: dict[str, Any]) -> None:
+def add_noise(host: Host, values: dict[str, Any]) -> None:
     """Show the open image with synthetic noise in a new window."""
     from .jobs import noisy_image
 
-    imp = plugin.current_image()
-    with plugin.working_on(imp, "Add Noise") as progress:
+    imp = host.current_image()
+    with host.working_on(imp, "Add Noise") as progress:
         made = noisy_image(imp, find_command("add-noise").make_settings(values), progress=progress)
     show(made)

@@ -27,10 +27,10 @@ from ..progress import Cancelled
 from ..reports import readable_time
 from ..settings import TrainSettings
 from . import java
+from .entry import Entry, Host, options_of, unused_title
 from .images import volume_of
 from .layout import enlarge, put_beside
 from .pixels import java_array, pixels_to_java
-from .plugin import Entry, Plugin, options_of, unused_title
 
 if TYPE_CHECKING:
     from ..training import History
@@ -171,11 +171,11 @@ def free_name(title: str) -> str:
     return fresh
 
 
-def train(plugin: Plugin, values: dict[str, Any]) -> None:
+def train(host: Host, values: dict[str, Any]) -> None:
     """Train on the open image and put the model into the list."""
     from ..jobs.train import train_files
 
-    imp = plugin.current_image()
+    imp = host.current_image()
     volume = volume_of(imp)
     settings: TrainSettings = find_command("train").make_settings(values)
     name = values.get("name") or free_name(volume.name)
@@ -186,13 +186,13 @@ def train(plugin: Plugin, values: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     # Until it has ended the model is no model: it grows in a folder of its own.
     with (
-        plugin.working_on(imp, "Train", counts=False) as progress,  # its text names the step
+        host.working_on(imp, "Train", counts=False) as progress,  # its text names the step
         tempfile.TemporaryDirectory(prefix=".training-", dir=folder) as work,
     ):
         made = Path(work) / f"{name}.safetensors"
         for note in volume.notes:
             progress.message(note)
-        view = None if plugin.without_dialogs(None) else View(name)
+        view = None if host.without_dialogs(None) else View(name)
         try:
             report = train_files(
                 [volume],

@@ -1,7 +1,7 @@
 """What a denoising run does on any machine that takes part: plan channels, write finished blocks.
 
 This module must never decide which blocks are denoised, nor record that one is finished: that is
-:mod:`.denoise`.
+:mod:`.denoise_run`.
 """
 
 from __future__ import annotations

@@ -24,11 +24,11 @@ from ..progress import Progress
 from ..volumes import VolumeWriter
 from .denoise_block import USED
 from .denoise_checks import several_devices
+from .denoise_job import DenoiseJob
 
 if TYPE_CHECKING:
     from .cluster import Crew
     from .cluster_blocks import BlockDone, Run
-    from .denoise import DenoiseJob
 
 __all__ = ["compute_by", "crew_for", "planned_by"]
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import h5py
 
-import nrrn_fiji.jobs.denoise
+import nrrn_fiji.jobs.denoise_job
 from nrrn_fiji import training
 from nrrn_fiji.cli import main
 from nrrn_fiji.formats.image import VolumeWriter
@@ -142,7 +142,7 @@ def obey(orders: Orders) -> None:
     log = os.open(orders.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    nrrn_fiji.jobs.denoise.datetime = StandingClock
+    nrrn_fiji.jobs.denoise_job.datetime = StandingClock
     count_steps(orders)
     if orders.pause:
         slow_down(orders)

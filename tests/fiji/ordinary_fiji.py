@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -58,32 +57,18 @@ def open_window(fiji: Path) -> OrdinaryFiji:
 
 
 def run_macro(app: OrdinaryFiji, text: str) -> str | None:
-    """Run a macro as Fiji does; its error is what ImageJ shows.
+    """Run a macro as Fiji does.
 
     Raises
     ------
     RuntimeError
-        If it shows an error.
+        If it fails.
     """
     interpreter = java("ij.macro.Interpreter")()
-    errors: list[str] = []
-    shown = java("ij.gui.GenericDialog")
-    watching = True
-
-    def watch() -> None:
-        while watching and not errors:
-            for window in user.windows():
-                if isinstance(window, shown) and str(window.getTitle()) == "Macro Error":
-                    errors.append(user.note(window))
-            time.sleep(0.05)
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
     value = interpreter.run(text, "")
-    watching = False
-    thread.join()
-    if errors:
-        raise RuntimeError(errors[0])
+    error = interpreter.getErrorMessage()
+    if error is not None:
+        raise RuntimeError(str(error))
     return None if value is None else str(value)
 
 

@@ -14,6 +14,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -133,17 +134,19 @@ def denoise() -> dict[str, Any]:
     )
     seen["batch"] = run_macro(app, hidden)
 
-    # An error, as a macro in the GUI sees it: its window is closed as a user would.
-    title = "Macro Error"
-    answer = threading.Thread(target=lambda: user.close(user.dialog(title)), daemon=True)
-    answer.start()
+    # An error, as a macro in the GUI sees it: its window is read, and closed as a user would.
+    def answer() -> None:
+        window = user.dialog("Macro Error")
+        seen["error"] = user.note(window)
+        user.close(window)
+
+    reader = threading.Thread(target=answer, daemon=True)
+    reader.start()
     then = 'newImage("on", "8-bit", 9, 9, 1);'
-    try:
+    with suppress(RuntimeError):  # what it says is for programs; a user reads the window
         run_macro(app, f'\nrun("Denoise Stack...", "model=nosuch");\n{then}')
-    except RuntimeError as error:
-        seen["error"] = str(error)
+    reader.join()
     seen["went on"] = java("ij.WindowManager").getImage("on") is not None
-    answer.join()
     user.on_event_thread(recorder.close)
     return seen
 

@@ -269,7 +269,7 @@ def test_a_macro_with_an_unknown_key_or_model(
 
 
 def test_java_that_is_full_is_said(app: jvm.ImageJ, java: Any) -> None:
-    from nrrn_fiji.fiji.plugin import message_of
+    from nrrn_fiji.fiji.entry import message_of
 
     error = java("java.lang.OutOfMemoryError")("Java heap space")
     assert message_of(error).startswith("Java's memory is full: close images")
