@@ -6,6 +6,8 @@ swallow what a macro, or a command in it, says.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ..progress import Cancelled
@@ -14,6 +16,9 @@ from .entry import message_of
 from .plugin import Plugin
 
 __all__ = ["run_text"]
+
+MACRO_THREAD = "_Macro$"
+"""How ImageJ's own threads for macros are called: ``ij.Macro.abort`` ends macros on these."""
 
 
 def run_text(plugin: Plugin, text: str, argument: str = "", *, quiet: bool = False) -> str | None:
@@ -40,23 +45,28 @@ def run_text(plugin: Plugin, text: str, argument: str = "", *, quiet: bool = Fal
     """
     plugin.error = None
     interpreter = java.JClass("ij.macro.Interpreter")()
+    imagej = java.JClass("ij.IJ")
     if quiet:
         interpreter.setIgnoreErrors(True)
-        java.JClass("ij.IJ").redirectErrorMessages(True)
+        imagej.redirectErrorMessages(True)
+    imagej.getErrorMessage()  # forgets the last one
     value: Any = None
     try:
-        value = interpreter.run(text, argument)
+        with _macro_thread():
+            value = interpreter.run(text, argument)
     except java.JException as error:
-        message = _why(plugin, interpreter)
+        message = _why(plugin, interpreter) or imagej.getErrorMessage()
         if message is None and str(error.message()) == java.JClass("ij.Macro").MACRO_CANCELED:
             raise RuntimeError(
                 "The macro ended itself with exit(): what it printed says why."
             ) from error
-        sentence = message or message_of(error)
-        raise RuntimeError(_with_line(sentence, interpreter)) from (plugin.error or error)
+        sentence = str(message or message_of(error))
+        raise RuntimeError(_with_line(sentence, interpreter, ended=True)) from (
+            plugin.error or error
+        )
     finally:
         if quiet:
-            java.JClass("ij.IJ").redirectErrorMessages(False)
+            imagej.redirectErrorMessages(False)
     # An error in a command ends the macro, but run() returns as if nothing had happened.
     message = _why(plugin, interpreter)
     if message is not None:
@@ -64,6 +74,25 @@ def run_text(plugin: Plugin, text: str, argument: str = "", *, quiet: bool = Fal
             raise Cancelled(str(message)) from plugin.error
         raise RuntimeError(_with_line(str(message), interpreter)) from plugin.error
     return None if value is None else str(value)
+
+
+@contextmanager
+def _macro_thread() -> Iterator[None]:
+    """Let this thread of Java have a name by which ImageJ's functions know that it runs a macro.
+
+    Otherwise one that fails, such as ``open`` of a file that is not there, says so and lets the
+    macro go on.
+    """
+    thread = java.JClass("java.lang.Thread").currentThread()
+    name = str(thread.getName())
+    if name.endswith(MACRO_THREAD):
+        yield
+        return
+    thread.setName(name + MACRO_THREAD)
+    try:
+        yield
+    finally:
+        thread.setName(name)
 
 
 def _why(plugin: Plugin, interpreter: Any) -> str | None:
@@ -74,11 +103,19 @@ def _why(plugin: Plugin, interpreter: Any) -> str | None:
     return None if message is None else str(message)
 
 
-def _with_line(message: str, interpreter: Any) -> str:
-    """Return a macro's error with the line where it happened."""
+def _with_line(message: str, interpreter: Any, *, ended: bool = False) -> str:
+    """Return a macro's error, on one line, with the line of the macro where it happened.
+
+    Parameters
+    ----------
+    ended
+        Whether the interpreter still stands where it was ended.
+    """
     # getLineNumber() is one token ahead; the error itself was numbered by this.
     field = interpreter.getClass().getDeclaredField("lineNumber")
     field.setAccessible(True)
     line = int(field.get(interpreter))
+    if not line and ended:
+        line = int(interpreter.getLineNumber())
     where = f" (line {line} of the macro)" if line else ""  # an error that is ignored has none
-    return f"{message.rstrip('.')}{where}."
+    return f"{' '.join(message.split()).rstrip('.')}{where}."

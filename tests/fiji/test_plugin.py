@@ -270,6 +270,9 @@ def test_errors_that_are_not_ours(app: jvm.ImageJ) -> None:
         run(app, '\nrun("NoSuchThing...");\nprint("on");')
     with pytest.raises(RuntimeError, match=r"Number or numeric function expected.*\(line 3 of"):
         run(app, "\n\nx = ;")
+    missing = "\nopen('/no/such/file.tif');\nreturn 'went on';"
+    with pytest.raises(RuntimeError, match=r"File not found: /no/such/file\.tif \(line 2 of"):
+        run(app, missing)
     with pytest.raises(RuntimeError, match=r"ended itself with exit\(\)"):
         run(app, 'exit("enough");')
     assert run(app, "return getArgument() + 1;", "a") == "a1"  # and the next one runs
