@@ -308,13 +308,13 @@ def test_missing_folder_of_the_output(tmp_path: Path) -> None:
 def test_all_outputs_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that ends between two renames is completed by the next one."""
     targets = {"image": tmp_path / "clean.tif", "noise": tmp_path / "noise.tif"}
-    rename = outputs._rename
+    rename = outputs.rename
 
     def ends_after_one(source: Path, target: Path) -> None:
         rename(source, target)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(outputs, "_rename", ends_after_one)
+    monkeypatch.setattr(outputs, "rename", ends_after_one)
     with pytest.raises(KeyboardInterrupt), PartialOutput(targets) as part:
         begin(part, kinds=("image", "noise"))
         part.mark(BlockKey(0, 0, 0))
@@ -329,25 +329,86 @@ def test_all_outputs_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert (tmp_path / "noise.tif").read_text() == "new noise"
 
 
-def test_end_between_last_rename_and_cleaning_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def untidy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An output whose run ended right after its last rename."""
     out = tmp_path / "clean.tif"
+    rename = outputs.rename
 
-    clear = PartialOutput._clear
+    def ends(source: Path, target: Path) -> None:
+        rename(source, target)
+        raise KeyboardInterrupt
 
-    def ends(self: PartialOutput) -> None:
-        if out.exists():
-            raise KeyboardInterrupt
-        clear(self)
-
-    monkeypatch.setattr(PartialOutput, "_clear", ends)
+    monkeypatch.setattr(outputs, "rename", ends)
     with pytest.raises(KeyboardInterrupt):
         run(out)
     monkeypatch.undo()
-    assert out.exists() and (tmp_path / "clean.tif.partial").exists()
+    return out
+
+
+def again(out: Path, request: dict[str, Any], **options: Any) -> bool:
+    """The same command, or another one; whether all was done already."""
+    with PartialOutput({"image": out}, **options) as part:
+        if part.goes_on(request):
+            assert part.moved and part.complete and len(part.finished) == 2
+            part.finish()
+            return True
+        begin(part, "newer")
+        part.finish()
+        return False
+
+
+def test_end_between_last_rename_and_tidying_up(untidy: Path, tmp_path: Path) -> None:
+    """The same command finds its result whole, and has only to tidy up."""
+    assert untidy.exists() and (tmp_path / "clean.tif.partial").exists()
+    look = PartialOutput({"image": untidy})
+    assert look.look() and look.moved
+    assert again(untidy, REQUEST)
+    assert untidy.read_text() == "new image"
+    assert files(tmp_path) == ["clean.tif"]
     with pytest.raises(FileExistsError, match="exists already"):
+        again(untidy, REQUEST)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_whole_output_of_another_request_is_not_ours(
+    untidy: Path, tmp_path: Path, overwrite: bool
+) -> None:
+    other = REQUEST | {"tile": 96}
+    if overwrite:
+        assert not again(untidy, other, overwrite=True)
+    else:
+        with pytest.raises(FileExistsError, match="exists already"):
+            again(untidy, other)
+    assert untidy.read_text() == ("newer image" if overwrite else "new image")
+    assert files(tmp_path) == ["clean.tif"]
+
+
+def test_an_output_that_was_changed_since_is_not_ours(untidy: Path, tmp_path: Path) -> None:
+    untidy.write_text("old image")  # as long as what was written
+    assert not PartialOutput({"image": untidy}).look()
+    with pytest.raises(FileExistsError, match="exists already"):
+        again(untidy, REQUEST)
+    assert untidy.read_text() == "old image"
+    untidy.unlink()
+    assert not again(untidy, REQUEST)
+    assert untidy.read_text() == "newer image"
+
+
+def test_end_in_the_middle_of_tidying_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The record is the last to go: it is what says that the output is whole."""
+    out, removed = tmp_path / "clean.tif", []
+
+    def ends(path: Path) -> None:
+        removed.append(path.name)
+        if out.exists() and path.name == outputs.SHARED:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(outputs, "remove", ends)
+    with pytest.raises(KeyboardInterrupt):
         run(out)
+    monkeypatch.undo()
+    assert removed and again(out, REQUEST)
     assert files(tmp_path) == ["clean.tif"]
 
 

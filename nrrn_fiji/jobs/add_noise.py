@@ -116,31 +116,32 @@ def add_noise_file(
         }
         planes = [(t, c, z) for t in range(shape.t) for c in range(shape.c) for z in range(shape.z)]
         with PartialOutput({"image": out}, overwrite=overwrite, restart=restart) as part:
-            with part.kept_said(), ExitStack() as files:
-                if part.begun:
-                    part.check(request)
-                    writer = reopen_volume(part.path("image"), volume)
-                else:
-                    part.check_space(len(planes) * shape.y * shape.x * volume.dtype.itemsize)
-                    part.make_folders()
-                    writer = create_volume(
-                        part.path("image"), volume, provenance=provenance(volume.name, settings)
-                    )
-                files.enter_context(writer)
-                if not part.begun:
-                    part.begin(request, {})
-                for number, (t, c, z) in enumerate(planes):
-                    if BlockKey(t, c, z) in part.finished:
-                        continue
-                    if progress.cancelled:
-                        again = " Run the same command again to go on." if part.finished else ""
-                        raise Cancelled(f"Stopped: {part.kept()}{again}")
-                    noisy = noisy_slice(volume, (t, c, z), spans[c], settings)
-                    writer.write(z, noisy, channel=c, time=t)
-                    writer.flush()
-                    part.mark(BlockKey(t, c, z))
-                    progress.update(number + 1, len(planes))
-                writer.finish(progress)
+            with part.kept_said():
+                goes_on = part.goes_on(request)
+            if not part.complete:
+                with part.kept_said(), ExitStack() as files:
+                    if goes_on:
+                        writer = reopen_volume(part.path("image"), volume)
+                    else:
+                        part.check_space(len(planes) * shape.y * shape.x * volume.dtype.itemsize)
+                        part.make_folders()
+                        about = provenance(volume.name, settings)
+                        writer = create_volume(part.path("image"), volume, provenance=about)
+                    files.enter_context(writer)
+                    if not goes_on:
+                        part.begin(request, {})
+                    for number, (t, c, z) in enumerate(planes):
+                        if BlockKey(t, c, z) in part.finished:
+                            continue
+                        if progress.cancelled:
+                            again = " Run the same command again to go on." if part.finished else ""
+                            raise Cancelled(f"Stopped: {part.kept()}{again}")
+                        noisy = noisy_slice(volume, (t, c, z), spans[c], settings)
+                        writer.write(z, noisy, channel=c, time=t)
+                        writer.flush()
+                        part.mark(BlockKey(t, c, z))
+                        progress.update(number + 1, len(planes))
+                    writer.finish(progress)
             with part.kept_said():
                 part.finish()
     return NoiseReport(out, len(planes), settings)

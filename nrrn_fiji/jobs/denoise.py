@@ -15,7 +15,7 @@ from ..formats.calibration import readable_voxel
 from ..models import DEFAULT_MODEL, Model
 from ..progress import NoProgress, Progress, Told
 from ..settings import DenoiseSettings
-from .denoise_checks import ImageSource, SliceRange, standing_outputs
+from .denoise_checks import ImageSource, SliceRange
 from .denoise_job import DenoiseJob, open_job
 from .denoise_report import DenoiseReport, PlanReport
 from .denoise_run import run_job
@@ -137,9 +137,8 @@ def plan_file(
     :func:`denoise_file`; outputs and interrupted runs that would be in the way are told in notes.
     """
     with open_job(source, out, model, settings, slices, noise_out, units_out, z_axis) as job:
-        notes = [*job.volume.notes, *standing_outputs(job.targets, overwrite)]
-        left, about = job.look_at_interrupted(restart)
-        notes += about
+        left, about = job.look_at_outputs(overwrite=overwrite, restart=restart)
+        notes = [*job.volume.notes, *about]
         job.plans = job.plans or job.make_plans()
         said = Told(NoProgress())
         job.warn_if_unlike(said)

@@ -35,6 +35,7 @@ from .denoise_checks import (
     check_outputs,
     check_slices,
     several_devices,
+    standing_outputs,
 )
 from .denoise_report import CONTENTS
 
@@ -124,27 +125,37 @@ class DenoiseJob:
         if faster:
             progress.message(faster)
 
-    def look_at_interrupted(self, restart: bool) -> tuple[int, list[str]]:
+    def look_at_outputs(self, *, overwrite: bool, restart: bool) -> tuple[int, list[str]]:
         """Take over the plan of an interrupted run that would be continued.
 
         Returns
         -------
         tuple
-            How many slices are left to denoise, and what to tell about it.
+            How many slices are left to denoise, and what to tell about that and about outputs
+            that are there already.
         """
+        there = standing_outputs(self.targets, overwrite)
         part = PartialOutput(self.targets)
         try:
             if not part.look():
-                return self.total, []
+                return self.total, there
             if restart:
-                return self.total, [f"An interrupted run in {part.folder} will be dropped."]
+                return self.total, [
+                    *there,
+                    f"An interrupted run in {part.folder} will be dropped.",
+                ]
+            if part.moved and not part.journal.is_for(self.request()):
+                return self.total, there
             part.check(self.request())
             self.plans = saved_plans(part)
         except ValueError as error:
-            return self.total, [str(error)]
+            return self.total, [*there, str(error)]
+        if part.moved:
+            return 0, [f"An earlier run has finished all {self.total} slices."]
         done = self.total if part.complete else self.count(part.finished)
         return self.total - done, [
-            f"An interrupted run with {done} of {self.total} slices will be continued."
+            *there,
+            f"An interrupted run with {done} of {self.total} slices will be continued.",
         ]
 
     def request(self) -> dict[str, Any]:

@@ -39,8 +39,7 @@ def run_job(
     with PartialOutput(job.targets, overwrite=overwrite, restart=restart) as part:
         request = job.request()
         with part.kept_said():
-            if part.begun:
-                part.check(request)
+            if part.goes_on(request):
                 job.plans = saved_plans(part, here=crew is None)
                 job.went_on = part.remembered.get("went_on_with", [])
             elif crew is not None:
@@ -53,7 +52,11 @@ def run_job(
         resumed = job.count(part.finished)
         where = "" if crew is None else crew.described(job.plans[0].device)
         progress.message(chosen(job.model, job.plans[0], job.settings, where))
-        if part.finished:
+        if part.moved:
+            progress.message(
+                f"An earlier run had finished all {job.total} slices and could not say so."
+            )
+        elif part.finished:
             progress.message(
                 f"Going on with an interrupted run: {resumed} of {job.total} slices are "
                 "finished already."

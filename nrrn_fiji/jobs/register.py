@@ -201,9 +201,7 @@ def register_files(
         }
         part = files.enter_context(PartialOutput(targets, overwrite=overwrite, restart=restart))
         with part.kept_said():
-            if part.begun:
-                part.check(request)
-            else:
+            if not part.goes_on(request):
                 check_absent((table_file, plot), overwrite)
                 part.begin(request, {})
             placements = places(part, scans, settings, progress)

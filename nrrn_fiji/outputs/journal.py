@@ -3,7 +3,8 @@
 It lies in the folder of the unfinished output as
 
 ``state.json``
-    what was asked for, and the plan by which it is computed;
+    what was asked for, the plan by which it is computed, and which files the outputs are when
+    they are whole;
 ``finished``
     one line per block that is safely on disk, appended after the block itself.
 
@@ -18,6 +19,7 @@ import datetime
 import hashlib
 import json
 import os
+import uuid
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,11 +27,11 @@ from typing import Any, NamedTuple
 
 from ..files import sync_folder
 
-__all__ = ["JOURNAL", "NEW_STATE", "STATE", "BlockKey", "Journal"]
+__all__ = ["JOURNAL", "NEW_STATE", "STATE", "BlockKey", "Journal", "is_wanted"]
 
 STATE, JOURNAL = "state.json", "finished"
 NEW_STATE = STATE + ".new"
-STATE_VERSION = 2
+STATE_VERSION = 3
 CHECKSUM = "checksum"
 
 
@@ -84,11 +86,16 @@ class Journal:
         self.state = {
             "format_version": STATE_VERSION,
             "begun": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "run": uuid.uuid4().hex,
             "request": _as_json(request),
             "plan": _as_json(plan),
             "complete": False,
         }
         self.write()
+
+    def is_for(self, request: Mapping[str, Any]) -> bool:
+        """Return whether the run was asked for the same thing."""
+        return bool(self.begun()["request"] == _as_json(request))
 
     def check(self, request: Mapping[str, Any]) -> None:
         """Check that the run was asked for the same thing; see :meth:`PartialOutput.check`."""
@@ -120,11 +127,16 @@ class Journal:
             sync_folder(self.folder)
         self.finished.add(key)
 
-    def end(self) -> None:
-        """Record that all blocks are written."""
+    def end(self, outputs: Mapping[str, str]) -> None:
+        """Record that all blocks are written, and how the outputs are known again, by kind."""
         if not self.complete:
-            self.begun()["complete"] = True
+            self.begun().update(complete=True, outputs=dict(outputs))
             self.write()
+
+    @property
+    def outputs(self) -> dict[str, str]:
+        """What :meth:`end` recorded of the outputs; empty before."""
+        return {} if self.state is None else dict(self.state.get("outputs", {}))
 
     def clear(self) -> None:
         """Remove the record."""
@@ -193,6 +205,31 @@ class Journal:
             os.truncate(self.folder / JOURNAL, len(whole))
         keys = (_key(line) for line in whole.splitlines(keepends=True))
         return {key for key in keys if key is not None}
+
+
+def is_wanted(folder: Path, run: str, key: BlockKey) -> bool:
+    """Whether a run that is under way still waits for a block; asked by other processes.
+
+    Parameters
+    ----------
+    folder
+        Where its record lies.
+    run
+        Which run, as its record names it: another one may have taken its place.
+    key
+        Which block.
+    """
+    journal = Journal(folder)
+    try:
+        begun = journal.read(mend=False)
+    except ValueError:  # of another version of this program, so it is another run
+        return False
+    return (
+        begun
+        and journal.begun()["run"] == run
+        and not journal.complete
+        and key not in journal.finished
+    )
 
 
 def _line(key: BlockKey) -> str:

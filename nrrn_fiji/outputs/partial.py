@@ -23,7 +23,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -42,6 +41,7 @@ from .checks import (
     readable_size,
 )
 from .journal import NEW_STATE, STATE, BlockKey, Journal
+from .renaming import identity, is_empty_folder, remove, rename
 
 __all__ = [
     "NO_SPACE",
@@ -62,9 +62,9 @@ class PartialOutput(contextlib.AbstractContextManager["PartialOutput"]):
 
     Use it as ``with PartialOutput(...) as part``, then
 
-    1. :meth:`check` when :attr:`begun`, else :meth:`begin`;
-    2. write to :meth:`path` and :meth:`mark` every block after it was flushed to disk, leaving out
-       those in :attr:`finished`;
+    1. ask :meth:`goes_on` whether there is a run to go on with, else :meth:`begin`;
+    2. unless it is :attr:`complete`, write to :meth:`path` and :meth:`mark` every block after it
+       was flushed to disk, leaving out those in :attr:`finished`;
     3. close the files and :meth:`finish`.
 
     When the context ends early the finished blocks are kept for the next run; a folder without
@@ -113,6 +113,9 @@ class PartialOutput(contextlib.AbstractContextManager["PartialOutput"]):
         self._overwrite = overwrite
         self._restart = restart
         self._lock: FileLock | None = None
+        self.moved = False
+        """Whether an earlier run gave its outputs their final names, and ended before it could
+        remove its folder; see :meth:`goes_on`."""
 
     def __enter__(self) -> PartialOutput:
         for target in self.targets.values():
@@ -126,11 +129,12 @@ class PartialOutput(contextlib.AbstractContextManager["PartialOutput"]):
             # Without a finished block there is nothing that binds this run.
             if self._restart or not self.journal.read() or not (self.finished or self.complete):
                 self._clear()
-            waiting = [kind for kind in self.targets if not self.complete or self._waits(kind)]
-            if self.complete and not waiting:
-                self._clear()  # ended between the last rename and the removal of the folder
-                waiting = list(self.targets)
-            self._check_absent(waiting)
+            self.moved = all(map(self._has_its_name, self.targets))
+            if not self.moved:
+                if self.complete and not any(map(self._waits, self.targets)):
+                    self._clear()  # the outputs have been replaced or removed since
+                waiting = [kind for kind in self.targets if not self.complete or self._waits(kind)]
+                self._check_absent(waiting)
         except BaseException:
             self._let_go(keep=(self.folder / STATE).exists())
             raise
@@ -160,7 +164,10 @@ class PartialOutput(contextlib.AbstractContextManager["PartialOutput"]):
         """
         self._check_ours()
         self.journal.read(mend=False)
-        return bool(self.finished) or self.complete
+        self.moved = all(map(self._has_its_name, self.targets))
+        if self.complete:
+            return self.moved or any(map(self._waits, self.targets))
+        return bool(self.finished)
 
     @property
     def finished(self) -> set[BlockKey]:
@@ -190,6 +197,35 @@ class PartialOutput(contextlib.AbstractContextManager["PartialOutput"]):
     def path(self, kind: str) -> Path:
         """Return where the output of this kind is written until it is finished."""
         return self.folder / kind / self.targets[kind].name
+
+    def goes_on(self, request: Mapping[str, Any]) -> bool:
+        """Say whether there is an earlier run to go on with; if not, call :meth:`begin`.
+
+        Where only the folder of an earlier run was left to be removed, its outputs are this
+        run's, too, if it was asked for the same thing; :meth:`finish` is then all that is to do.
+        If it was asked for something else they are outputs like any other.
+
+        Parameters
+        ----------
+        request
+            As in :meth:`begin`.
+
+        Raises
+        ------
+        ValueError
+            As :meth:`check` does.
+        FileExistsError
+            If the outputs are those of another request and must not be overwritten.
+        """
+        if not self.begun:
+            return False
+        if self.moved and not self.journal.is_for(request):
+            self.moved = False
+            self._clear()
+            self._check_absent(self.targets)
+            return False
+        self.check(request)
+        return True
 
     def check(self, request: Mapping[str, Any]) -> None:
         """Check that the interrupted run was asked for the same thing.
@@ -236,6 +272,11 @@ class PartialOutput(contextlib.AbstractContextManager["PartialOutput"]):
         for kind in self.targets:
             self.path(kind).parent.mkdir(exist_ok=True)
 
+    @property
+    def run(self) -> str:
+        """How other processes know this run from others into the same outputs."""
+        return str(self.journal.begun()["run"])
+
     def for_workers(self) -> Path:
         """Make and return the folder for what other processes need to know of the run."""
         folder = self.folder / SHARED
@@ -261,12 +302,13 @@ class PartialOutput(contextlib.AbstractContextManager["PartialOutput"]):
             If an output appeared under a final name meanwhile and must not be overwritten, or
             would be replaced together with other things than a run of this program writes.
         """
-        self.journal.end()
+        if not self.complete:
+            self.journal.end({kind: identity(self.path(kind)) for kind in self.targets})
         waiting = [kind for kind in self.targets if self._waits(kind)]
         self._check_absent(waiting)
         for kind in waiting:
             self._move(kind)
-        self._clear()
+        self._clear(record_last=True)
 
     @contextlib.contextmanager
     def kept_said(self) -> Iterator[None]:
@@ -375,11 +417,17 @@ class PartialOutput(contextlib.AbstractContextManager["PartialOutput"]):
                 (self.folder / LOCK).unlink(missing_ok=True)
                 self.folder.rmdir()
 
-    def _clear(self) -> None:
-        """Remove what runs leave in the folder, but not the lock."""
-        self.journal.clear()
+    def _clear(self, *, record_last: bool = False) -> None:
+        """Remove what runs leave in the folder, but not the lock.
+
+        The record goes first, because nothing is worth keeping without it; but last, where it
+        says of outputs that have their names already that they are whole.
+        """
+        if not record_last:
+            self.journal.clear()
         for name in (*KINDS, REPLACED, SHARED):
-            _remove(self.folder / name)
+            remove(self.folder / name)
+        self.journal.clear()
 
     def _check_ours(self) -> None:
         """Refuse a folder that happens to have the name but was not made by this module."""
@@ -396,7 +444,7 @@ class PartialOutput(contextlib.AbstractContextManager["PartialOutput"]):
         """Refuse outputs that exist and must not be replaced."""
         for kind in kinds:
             target = self.targets[kind]
-            if not target.exists() or _is_empty_folder(target):
+            if not target.exists() or is_empty_folder(target):
                 continue
             if not self._overwrite:
                 raise FileExistsError(
@@ -426,49 +474,21 @@ class PartialOutput(contextlib.AbstractContextManager["PartialOutput"]):
 
     def _waits(self, kind: str) -> bool:
         """Whether the output of this kind has not got its final name yet."""
-        return self.path(kind).exists()
+        return self.path(kind).exists() and not self._has_its_name(kind)
+
+    def _has_its_name(self, kind: str) -> bool:
+        """Whether what bears the final name is what the record says was written."""
+        written, target = self.journal.outputs.get(kind), self.targets[kind]
+        return written is not None and target.exists() and written == identity(target)
 
     def _move(self, kind: str) -> None:
         """Give one output its final name."""
         source, target = self.path(kind), self.targets[kind]
         if target.is_dir():
-            if _is_empty_folder(target):
+            if is_empty_folder(target):
                 target.rmdir()
             else:
                 # A folder cannot be renamed onto another one.
                 (self.folder / REPLACED).mkdir(exist_ok=True)
-                _rename(target, self.folder / REPLACED / kind)
-        _rename(source, target)
-
-
-def _is_empty_folder(path: Path) -> bool:
-    return path.is_dir() and not any(path.iterdir())
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _rename(source: Path, target: Path) -> None:
-    """Move a file or folder; onto another disk by a copy that gets its name when it is whole."""
-    try:
-        os.replace(source, target)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-        beside = target.with_name(target.name + ".copying")
-        _remove(beside)
-        try:
-            if source.is_dir():
-                shutil.copytree(source, beside)
-            else:
-                shutil.copy2(source, beside)
-            os.replace(beside, target)
-        except BaseException:
-            _remove(beside)
-            raise
-        _remove(source)
-    sync_folder(target.parent)
+                rename(target, self.folder / REPLACED / kind)
+        rename(source, target)

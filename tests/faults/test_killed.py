@@ -147,11 +147,42 @@ def test_killed_at_each_step_on_the_disk(name: str, given: Path, tmp_path: Path)
         assert way.out not in there or there == set(way.targets), "the image must come last"
         victim = Victim(words(given, folder, way, short=True), folder)
         code = victim.wait()
-        if way.out in there:  # killed while it tidied up
-            assert code == 1 and "exists already" in victim.said
+        if way.out in there and not any(path.endswith("state.json") for path in left):
+            assert code == 1 and "exists already" in victim.said  # it had ended, but for its lock
         else:
             assert code == 0, f"step {step}: {victim.said}"
         assert contents(folder) == expected
+
+
+def test_killed_between_the_last_rename_and_its_end(given: Path, tmp_path: Path) -> None:
+    """The same command sees that the output is whole and its own, tidies up and succeeds."""
+    way = WAYS["TIFF"]
+    expected, step = undisturbed(given, tmp_path, way, short=True)
+    seen = []
+    while True:
+        step -= 1
+        folder = tmp_path / f"killed-{step}"
+        folder.mkdir()
+        victim = Victim(words(given, folder, way, short=True), folder, last_step=step)
+        assert victim.wait() == KILLED, victim.said
+        left = contents(folder)
+        if way.out not in left:
+            break
+        if "clean.tif.partial/state.json" not in left:
+            continue  # only its lock is left to be removed
+        seen.append(step)
+        assert left[way.out] == expected[way.out]
+        if len(seen) % 2:  # and a wrong command is told that there is a result
+            line = [*words(given, folder, way, short=True), "--strength", "0.5"]
+            other = Victim(line, folder)
+            assert other.wait() == 1 and "exists already" in other.said
+            assert contents(folder) == expected
+            continue
+        victim = Victim(words(given, folder, way, short=True), folder)
+        assert victim.wait() == 0, victim.said
+        assert "An earlier run had finished all 3 slices" in victim.said
+        assert contents(folder) == expected
+    assert len(seen) > 1, "no kill fell between the last rename and the removal of the record"
 
 
 def test_half_a_chunk_does_not_stay_in_the_result(given: Path, tmp_path: Path) -> None:
