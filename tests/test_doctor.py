@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
-from nrrn_fiji import cli
-from nrrn_fiji.fiji import installed
+from nrrn_fiji import __version__, cli
+from nrrn_fiji.fiji import installed, ordinary
 from nrrn_fiji.models import DEFAULT_MODEL
 from nrrn_fiji.terminal import doctor
 from nrrn_fiji.version import full_version
@@ -65,6 +66,61 @@ def test_a_fiji_folder_is_named_with_its_imagej(
     _, found, _ = run(capsys, "--fiji", str(bare))
     assert found["Fiji"][0]["state"] == "missing"
     assert "is no Fiji folder" in found["Fiji"][0]["advice"]
+
+
+@pytest.mark.parametrize(
+    ("python", "version", "sources", "state", "said"),
+    [
+        (sys.executable, __version__, ordinary._fingerprint(), "ok", ""),
+        ("/no/such/Über/python", __version__, ordinary._fingerprint(), "missing", "is gone"),
+        (sys.executable, "0.0.0", ordinary._fingerprint(), "missing", "another version than"),
+        (sys.executable, __version__, "of other sources", "missing", "another version than"),
+    ],
+)
+def test_what_is_installed_in_fiji_is_judged(
+    bare: Path,
+    capsys: pytest.CaptureFixture[str],
+    python: str,
+    version: str,
+    sources: str,
+    state: str,
+    said: str,
+) -> None:
+    fiji = bare / "Fiji.app"
+    for name in ("jars", "plugins"):
+        (fiji / name).mkdir(parents=True)
+    for name in ("ij-1.54p.jar", "imagej-2.16.0.jar", "imagej-legacy-2.0.1.jar"):
+        (fiji / "jars" / name).touch()
+    _, found, _ = run(capsys)
+    (absent,) = found["NRRN in Fiji"]
+    assert (absent["state"], absent["found"]) == ("missing", "not installed")
+    assert "nrrn fiji --install" in absent["advice"]
+
+    about = {"python": python, "version": version, "sources": sources}
+    jar = ordinary._jar({ordinary.PROPERTIES: ordinary._properties(about)})
+    (fiji / ordinary.PLUGIN).write_bytes(jar)
+    _, found, _ = run(capsys, "--fiji", str(fiji))
+    (there,) = found["NRRN in Fiji"]
+    assert there["state"] == state
+    assert python in there["found"]
+    assert said in there["advice"]
+    assert (f'nrrn fiji --install --fiji "{fiji}"' in there["advice"]) == bool(said)
+
+    (fiji / ordinary.PLUGIN).write_bytes(jar[:50])
+    _, found, _ = run(capsys)
+    (damaged,) = found["NRRN in Fiji"]
+    assert "is damaged" in damaged["found"]
+    assert "nrrn fiji --install" in damaged["advice"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the stand-in is a shell script")
+def test_a_python_that_lost_nrrn_is_named(bare: Path) -> None:
+    other = bare / "python"
+    other.write_text("#!/bin/sh\nexit 1\n")
+    other.chmod(0o755)
+    assert doctor.version_in(str(other)) is None
+    other.write_text("#!/bin/sh\necho 0.0.1\n")
+    assert doctor.version_in(str(other)) == "0.0.1"
 
 
 def test_a_damaged_model_of_the_users_is_named(

@@ -12,6 +12,7 @@ Sources: ``plugins.config`` as ``ij.Menus`` of ImageJ 1.54p reads it; ``java.uti
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 import subprocess
@@ -19,13 +20,17 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+from .. import __version__
 from ..resources import data_folder
 from .installed import Java, look_for_java
 
-__all__ = ["PLUGIN", "plugin_files"]
+__all__ = ["PLUGIN", "InstalledPlugin", "installed_plugin", "plugin_files"]
 
+PROPERTIES = "nrrn.properties"
+"""In the jar: which Python, and which version of this package has made it."""
 PLUGIN = "plugins/NRRN_Denoising.jar"  # ImageJ looks only into jars with an underscore
 COMMAND = "nrrn.Command"
 OLDEST_JAVA = 8
@@ -51,10 +56,58 @@ def plugin_files(fiji: Path) -> dict[str, bytes]:
         {
             **_compiled(fiji),
             "plugins.config": menu().encode(),
-            "nrrn.properties": _properties({"python": sys.executable}),
+            PROPERTIES: _properties(
+                {"python": sys.executable, "version": __version__, "sources": _fingerprint()}
+            ),
         }
     )
     return files
+
+
+@dataclass(frozen=True)
+class InstalledPlugin:
+    """What the plugin in a Fiji folder says of itself."""
+
+    python: str
+    """The program that it starts."""
+    version: str
+    """Of the package that installed it; empty if it does not say."""
+    current: bool
+    """Whether this package would install the same commands and classes."""
+
+
+def installed_plugin(fiji: Path) -> InstalledPlugin | None:
+    """Return what the plugin in a Fiji folder says of itself; None if there is none.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged.
+    """
+    file = fiji / PLUGIN
+    if not file.is_file():
+        return None
+    try:
+        with zipfile.ZipFile(file) as jar:
+            said = _read_properties(jar.read(PROPERTIES))
+        python = said["python"]
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{file} is damaged ({error}): install again.") from error
+    version = said.get("version", "")
+    same = (version, said.get("sources")) == (__version__, _fingerprint())
+    return InstalledPlugin(python, version, same)
+
+
+def _fingerprint() -> str:
+    """Return a hash of what a plugin is made from: its sources and its menu."""
+    whole = hashlib.sha256(menu().encode())
+    for source in _sources():
+        whole.update(source.read_bytes())
+    return whole.hexdigest()
+
+
+def _sources() -> list[Path]:
+    return sorted(data_folder("scripts").glob("ordinary/nrrn/*.groovy"))
 
 
 def menu() -> str:
@@ -94,7 +147,6 @@ def _check_appose(fiji: Path, names: list[str]) -> None:
 
 def _compiled(fiji: Path) -> dict[str, bytes]:
     """Return the compiled classes of the plugin, by their names in its jar."""
-    sources = sorted(data_folder("scripts").glob("ordinary/nrrn/*.groovy"))
     groovy = _jar_of(fiji, r"groovy(-all)?-\d.*\.jar", "Groovy")
     imagej = _jar_of(fiji, r"ij-\d.*\.jar", "ImageJ")
     appose = sorted((fiji / "jars").glob("appose-*.jar"))
@@ -106,7 +158,7 @@ def _compiled(fiji: Path) -> dict[str, bytes]:
         against = path([str(imagej), *map(str, appose)])
         words = [str(program), "-cp", str(groovy), COMPILER, "-cp", against, "-d", work]
         done = subprocess.run(
-            [*words, *map(str, sources)],
+            [*words, *map(str, _sources())],
             capture_output=True,
             text=True,
             errors="replace",
@@ -157,6 +209,20 @@ def _properties(values: Mapping[str, str]) -> bytes:
         text = "".join(chr(unit) if 32 <= unit < 127 else f"\\u{unit:04x}" for unit in units)
         lines.append(f"{key}={text}\n")
     return "".join(lines).encode("ascii")
+
+
+def _read_properties(content: bytes) -> dict[str, str]:
+    """Return what :func:`_properties` has written."""
+
+    def character(match: re.Match[str]) -> str:
+        return chr(int(match[1], 16)) if match[1] else match[2]
+
+    values = {}
+    for line in content.decode("ascii").splitlines():
+        key, _, text = line.partition("=")
+        units = re.sub(r"\\u([0-9a-f]{4})|\\(.)", character, text)
+        values[key] = units.encode("utf-16", "surrogatepass").decode("utf-16")
+    return values
 
 
 def _jar(files: Mapping[str, bytes]) -> bytes:

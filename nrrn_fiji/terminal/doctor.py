@@ -11,12 +11,14 @@ import importlib
 import importlib.metadata
 import os
 import platform
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .. import __version__
 from ..outputs.partial import readable_size
 from ..reports import Report, Table
 from ..version import PACKAGE, full_version
@@ -25,6 +27,7 @@ from .support import support_request
 __all__ = ["Finding", "examine"]
 
 OLDEST_PYTHON = (3, 11)
+SECONDS_FOR_PYTHON = 30.0
 # What the bridge to Java is made of; the rest fails at once when it is missing.
 BRIDGE = ("jpype1", "scyjava", "pyimagej", "jgo")
 
@@ -209,7 +212,8 @@ def fiji_and_java(named: Path | None) -> Iterator[Finding]:
     folder: Path | None = None
     try:
         folder = installed.find_fiji(named)
-        yield Finding("Fiji", f"{folder}{contents(folder)}")
+        yield Finding("Fiji", f"{folder}{imagej_in(folder)}")
+        yield plugin(folder, named)
     except FileNotFoundError as error:
         yield Finding(
             "Fiji",
@@ -251,14 +255,62 @@ def fiji_and_java(named: Path | None) -> Iterator[Finding]:
         )
 
 
-def contents(folder: Path) -> str:
-    """Return which ImageJ a Fiji folder holds, and what of ours is installed in it."""
-    from ..fiji.scripts import installed_files
-
+def imagej_in(folder: Path) -> str:
+    """Return which ImageJ a Fiji folder holds."""
     jars = {jar.name for jar in (folder / "jars").glob("ij-*.jar")}
-    version = f", ImageJ {min(jars)[3:-4]}" if jars else ""
-    ours = installed_files(folder)
-    return version + (", NRRN is installed in it" if ours else "")
+    return f", ImageJ {min(jars)[3:-4]}" if jars else ""
+
+
+def plugin(folder: Path, named: Path | None) -> Finding:
+    """Whether Plugins > NRRN is in a Fiji however it is started, and whether it works there."""
+    from ..fiji.ordinary import installed_plugin
+
+    what, command = "NRRN in Fiji", "nrrn fiji --install"
+    if named is not None:
+        command += f' --fiji "{named}"'
+    again = f"type: {command}"
+    try:
+        found = installed_plugin(folder)
+    except ValueError as error:
+        return Finding(what, str(error), again)
+    if found is None:
+        return Finding(
+            what,
+            "not installed",
+            f"to have Plugins > NRRN however this Fiji is started, {again} "
+            "(to open Fiji with it all the same: nrrn fiji)",
+        )
+    text = f"installed, version {found.version or 'unknown'}, works with {found.python}"
+    if not Path(found.python).exists():
+        return Finding(
+            what, text, f"the Python that it works with is gone ({found.python}); {again}"
+        )
+    theirs = version_in(found.python)
+    if theirs is None:
+        return Finding(what, text, f"nrrn-fiji is no longer in {found.python}; {again}")
+    if not found.current:
+        return Finding(
+            what, text, f"it was installed by another version than this ({__version__}); {again}"
+        )
+    if theirs != __version__:
+        return Finding(
+            what, text, f"{found.python} has nrrn-fiji {theirs} by now, not {__version__}; {again}"
+        )
+    return Finding(what, text)
+
+
+def version_in(python: str) -> str | None:
+    """Return which nrrn-fiji a Python has; None if it has none, or does not run."""
+    if Path(python) == Path(sys.executable):
+        return __version__
+    ask = "import importlib.metadata as m; print(m.version('nrrn-fiji'))"
+    try:
+        done = subprocess.run(
+            [python, "-P", "-c", ask], capture_output=True, text=True, timeout=SECONDS_FOR_PYTHON
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def machine() -> Iterator[Finding]:

@@ -287,6 +287,11 @@ def test_a_python_that_is_gone_is_said(
     assert not re.search("^went on", output, re.MULTILINE)
 
 
+def test_what_is_installed_says_so(folder: Path) -> None:
+    found = ordinary.installed_plugin(folder)
+    assert found == ordinary.InstalledPlugin(sys.executable, nrrn_fiji.__version__, current=True)
+
+
 def test_what_was_installed_is_taken_out_again(folder: Path) -> None:
     """The last one: afterwards the folder is as it was."""
     names = set(scripts.installed_files(folder))
@@ -314,10 +319,12 @@ def test_the_menu_has_every_command() -> None:
         ("/usr/bin/python3", b"python=/usr/bin/python3\n"),
         ("C:\\Users\\J\\python.exe", b"python=C:\\\\Users\\\\J\\\\python.exe\n"),
         ("/home/Jürg/py", b"python=/home/J\\u00fcrg/py\n"),
+        ("/home/\N{SNOWMAN}\N{GRINNING FACE}", b"python=/home/\\u2603\\ud83d\\ude00\n"),
     ],
 )
 def test_the_path_of_python_survives_javas_properties(path: str, written: bytes) -> None:
     assert ordinary._properties({"python": path}) == written
+    assert ordinary._read_properties(written) == {"python": path}
 
 
 def refused(folder: Path, names: list[str], expect: type[Exception], match: str) -> None:
