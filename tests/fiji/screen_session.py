@@ -1,9 +1,10 @@
 """A user's session at ImageJ's windows, for test_screen.py: every scene, in one ImageJ.
 
-Usage: python screen_session.py FIJI PICTURES [ordinary]; FIJI is "" for plain ImageJ.  NRRN_MODELS
-names a folder with a model "tiny".  With "ordinary" the Fiji is started as by its own launcher, and
-has our plugin installed: this process then only plays the user.  The last line says, as JSON, what
-each scene saw, or how it failed.
+Usage: python screen_session.py FIJI PICTURES ours|ordinary [SCENE ...]; FIJI is "" for plain
+ImageJ, and every scene is played where none is named.  NRRN_MODELS names a folder with a model
+"tiny".  With "ordinary" the Fiji is started as by its own launcher, and has our plugin installed:
+this process then only plays the user.  The last line says, as JSON, what each scene saw, or how it
+failed.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ import nrrn_fiji
 from nrrn_fiji import fiji
 from nrrn_fiji.fiji import app as running
 
-ORDINARY = sys.argv[3:] == ["ordinary"]
+ORDINARY = sys.argv[3] == "ordinary"
+WANTED = set(sys.argv[4:])
 if ORDINARY:
     from ordinary_fiji import open_window, run_macro
 
@@ -387,7 +389,7 @@ told: dict[str, Any] = {"about": str(app)}
 if app.fiji is not None:
     time.sleep(SECONDS_TO_SETTLE)
     user.close_all()
-for scene in SCENES:
+for scene in [scene for scene in SCENES if not WANTED or scene.__name__ in WANTED]:
     try:
         told[scene.__name__] = scene()
         user.close_all()
@@ -399,7 +401,7 @@ for scene in SCENES:
 if ORDINARY:
     from ordinary_fiji import SCENES as ORDINARY_SCENES
 
-    for scene in ORDINARY_SCENES:
+    for scene in [one for one in ORDINARY_SCENES if not WANTED or one.__name__ in WANTED]:
         try:
             told[scene.__name__] = scene()
         except Exception:

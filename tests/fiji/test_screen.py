@@ -1,6 +1,7 @@
 """With a screen: what every command of the menu does in ImageJ's windows.
 
-One session in one ImageJ plays all scenes (``screen_session.py``); the tests look at what it saw.
+One session in one ImageJ plays the scenes of the tests that run (``screen_session.py``); the tests
+look at what it saw.
 Pictures of the screen are kept beside, in pytest's temporary folder.
 """
 
@@ -23,12 +24,19 @@ HERE = Path(__file__).parent
 CHECKOUT = HERE.parents[1]
 SECONDS = 900
 ORDINARY = ("escape", "killed", "end")
+NEEDS = {"search": "menu", "killed": "denoise", "end": "denoise"}
+"""Scenes that go on from another one."""
 
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder for pictures of the screen."""
     return tmp_path_factory.mktemp("pictures")
+
+
+def scene_of(item: pytest.Item) -> str:
+    """Return the name of the scene that a test is about."""
+    return item.name.removeprefix("test_").partition("[")[0]
 
 
 @pytest.fixture(scope="module", params=["ours", pytest.param("ordinary", marks=pytest.mark.fiji)])
@@ -48,14 +56,16 @@ def told(
     torch.manual_seed(3)
     models = tmp_path_factory.mktemp("models")
     save_model(models / "tiny.safetensors", NRRN(units=2, maps=4), {"description": "small, quick"})
-    words = ["" if app.fiji is None else str(app.fiji), str(pictures)]
+    words = ["" if app.fiji is None else str(app.fiji), str(pictures), "ours"]
     if request.param == "ordinary":
         assert app.fiji is not None
         copy = copied_fiji(app.fiji, tmp_path_factory.mktemp("ordinary"))
         scripts.install_scripts(copy)
         words = [str(copy), str(pictures), "ordinary"]
+    scenes = {scene_of(item) for item in request.session.items if item.path == Path(__file__)}
+    scenes |= {NEEDS[name] for name in scenes if name in NEEDS}
     done = subprocess.run(
-        [sys.executable, "-W", "error", str(HERE / "screen_session.py"), *words],
+        [sys.executable, "-W", "error", str(HERE / "screen_session.py"), *words, *sorted(scenes)],
         env={
             **os.environ,
             "PYTHONPATH": str(CHECKOUT),
@@ -75,7 +85,7 @@ def told(
 @pytest.fixture
 def seen(told: dict[str, Any], request: pytest.FixtureRequest) -> dict[str, Any]:
     """Return what the scene saw that a test is named after."""
-    name = request.node.name.removeprefix("test_").partition("[")[0]
+    name = scene_of(request.node)
     if name in ORDINARY and name not in told:
         pytest.skip("a scene of an ordinary Fiji alone")
     scene: dict[str, Any] = told[name]
