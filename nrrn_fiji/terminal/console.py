@@ -17,13 +17,12 @@ import sys
 import threading
 import time
 import traceback
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
-from ..progress import Cancelled
+from ..progress import Cancelled, Pace
 from ..reports import Reportable, Table, as_json, readable_time
 
 if TYPE_CHECKING:
@@ -42,7 +41,6 @@ __all__ = [
 ]
 
 FAILED, INTERRUPTED = 1, 130
-SECONDS_OF_RATE = 30.0
 SECONDS_BETWEEN_LINES = 15.0
 SECONDS_BETWEEN_EVENTS = 0.5
 SECONDS_FOR_LAST_LINES = 2.0
@@ -280,18 +278,11 @@ class JobProgress:
         self.counts = counts
         self.cancelled = False
         self.clock = clock
-        self.seen: deque[tuple[float, float]] = deque()
-        self.total = 0.0
+        self._pace = Pace()
 
     def update(self, done: float, total: float, text: str = "") -> None:
         """Note how far the job is."""
-        # A new phase has a pace of its own.
-        if total != self.total or (self.seen and done < self.seen[-1][1]):
-            self.seen.clear()
-            self.total = total
-        self.seen.append((self.clock(), done))
-        while len(self.seen) > 2 and self.seen[-1][0] - self.seen[1][0] > SECONDS_OF_RATE:
-            self.seen.popleft()
+        self._pace.note(self.clock(), done, total)
         if self.log is not None:
             self.log.progress("  ".join(filter(None, (self.pace(), text))), last=done >= total)
         self.show(done, total, text)
@@ -319,22 +310,18 @@ class JobProgress:
     @property
     def rate(self) -> float | None:
         """Pieces per second of late; None until that can be told."""
-        if len(self.seen) < 2:
-            return None
-        (start, first), (now, done) = self.seen[0], self.seen[-1]
-        return (done - first) / (now - start) if now > start and done > first else None
+        return self._pace.rate
 
     @property
     def remaining(self) -> float | None:
         """Seconds that are left at the present rate; None until that can be told."""
-        rate = self.rate
-        return None if rate is None else max(self.total - self.seen[-1][1], 0.0) / rate
+        return self._pace.remaining
 
     def pace(self) -> str:
         """Return count, throughput and remaining time as far as they are known."""
         parts = []
-        if self.seen and self.counts != "s":
-            parts.append(f"{int(self.seen[-1][1])}/{int(self.total)} {self.counts}")
+        if self._pace.total and self.counts != "s":
+            parts.append(f"{int(self._pace.done)}/{int(self._pace.total)} {self.counts}")
             if self.rate is not None:
                 parts.append(readable_rate(self.rate, self.counts))
         if self.remaining:
