@@ -9,7 +9,6 @@ Source: ``ij.gui.GenericDialog`` of ImageJ 1.54p.
 
 from __future__ import annotations
 
-import textwrap
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from . import java
 from .entry import Entry, message_of
 from .images import volume_of
 from .macro_options import CHOSEN, NONE, parse_value
+from .texts import exactly
 
 __all__ = ["Form", "OpenImage", "add_note", "choices_of", "label_of", "show_dialog", "watched"]
 
@@ -280,13 +280,7 @@ def add_note(dialog: Any, count: int = NOTE_LINES) -> Callable[[str], None]:
     """Keep room for ``count`` lines beneath the fields; return what writes a sentence there."""
     dialog.addMessage("\n".join([" " * NOTE_LETTERS] * count))
     label = dialog.getMessage()
-    return lambda text: label.setText(in_lines(text, count))
-
-
-def in_lines(text: str, count: int = NOTE_LINES) -> str:
-    """Return a text that fits into a dialog's note, in exactly as many lines as it has."""
-    lines = textwrap.wrap(text, NOTE_LETTERS, max_lines=count, placeholder=" …")
-    return "\n".join(lines + [" "] * (count - len(lines)))
+    return lambda text: label.setText(exactly(text, NOTE_LETTERS, count))
 
 
 @contextmanager

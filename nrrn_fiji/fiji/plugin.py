@@ -21,6 +21,7 @@ from . import java
 from .entry import Entry, Host, message_of
 from .jvm import ImageJ
 from .macro_options import parse_macro_options
+from .texts import DIALOG_LETTERS, in_lines
 
 __all__ = ["Plugin", "add_menu", "add_to_search", "adopt", "install"]
 
@@ -67,7 +68,10 @@ class Plugin(Host):
                 java.JClass("ij.IJ").showStatus(f"{title}: stopped")
                 return
             # Inside a macro this aborts it, by an exception that goes on through here.
-            java.JClass("ij.IJ").error(title, message_of(error))
+            said = message_of(error)
+            if not self.app.headless:
+                said = in_lines(said, DIALOG_LETTERS)
+            java.JClass("ij.IJ").error(title, said)
 
     def ask(self, entry: Entry, options: str | None) -> dict[str, Any] | None:
         """Return the values for a command: from a macro, from a dialog, or its defaults.

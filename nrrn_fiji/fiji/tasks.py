@@ -9,9 +9,11 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from ..progress import Pace
 from ..reports import readable_time
 from . import java
 from .jvm import ImageJ
+from .texts import INDENT, LOG_LETTERS, in_lines
 
 __all__ = ["ImageJProgress"]
 
@@ -38,25 +40,26 @@ class ImageJProgress:
         self._ij.resetEscape()
         self._title = title
         self._counts = counts
+        self._headless = app.headless
         self._task: Any = None
         if app.gateway is not None:
             service = app.context.getService(java.JClass("org.scijava.task.TaskService"))
             self._task = service.createTask(title)
             self._task.start()
-        self._started = time.monotonic()
+        self._pace = Pace()
         self._shown = 0.0
         self._looked = 0.0
 
     def update(self, done: float, total: float, text: str = "") -> None:
         """Show how far the job is, at most ten times a second."""
         now = time.monotonic()
+        self._pace.note(now, done, total)
         if now - self._shown < SECONDS_BETWEEN_UPDATES and done < total:
             return
         self._shown = now
         said = [f"{done:.0f}/{total:.0f}"] if self._counts else []
-        if 0 < done < total:
-            seconds = (now - self._started) * (total - done) / done
-            said.append(f"{readable_time(seconds)} left")
+        if self._pace.remaining:
+            said.append(f"{readable_time(self._pace.remaining)} left")
         said += text.split(", ") if text else []
         java.tell(self._ij.showStatus, shortened(self._title, said))
         java.tell(self._ij.showProgress, min(done / total, 1.0) if total else 1.0)
@@ -66,8 +69,9 @@ class ImageJProgress:
             java.tell(self._task.setProgressValue, int(done))
 
     def message(self, text: str) -> None:
-        """Write a sentence into ImageJ's log."""
-        self._ij.log(f"{self._title}: {text}")
+        """Write a sentence into ImageJ's log; into lines where that is a window."""
+        said = f"{self._title}: {text}"
+        self._ij.log(said if self._headless else in_lines(said, LOG_LETTERS, indent=INDENT))
 
     @property
     def cancelled(self) -> bool:

@@ -1,0 +1,48 @@
+"""Where sentences are broken into lines for ImageJ's windows, which let long ones run out.
+
+This module must never change a word, and breaks nothing that has no space: a path stays whole.
+"""
+
+from __future__ import annotations
+
+import textwrap
+
+__all__ = ["DIALOG_LETTERS", "INDENT", "LOG_LETTERS", "exactly", "in_lines"]
+
+LOG_LETTERS = 100
+"""In a line of the window Log as ImageJ opens it."""
+DIALOG_LETTERS = 80
+"""In a line of an error's dialog."""
+INDENT = "    "
+"""Before the further lines of a sentence in the Log, where the next sentence follows at once."""
+
+
+def in_lines(text: str, letters: int, *, indent: str = "") -> str:
+    """Return a text with no line longer than ``letters``, but for words that are.
+
+    Parameters
+    ----------
+    indent
+        Put before every line but the first of each that the text had.
+    """
+    return "\n".join(
+        line
+        for paragraph in text.splitlines() or [""]
+        for line in _wrapped(paragraph, letters, indent) or [""]
+    )
+
+
+def _wrapped(text: str, letters: int, indent: str) -> list[str]:
+    return textwrap.wrap(
+        text,
+        letters,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def exactly(text: str, letters: int, count: int) -> str:
+    """Return a text in exactly ``count`` lines; what does not fit becomes "…"."""
+    lines = textwrap.wrap(text, letters, max_lines=count, placeholder=" …")
+    return "\n".join(lines + [" "] * (count - len(lines)))
