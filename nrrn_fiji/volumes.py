@@ -26,15 +26,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from .formats.folders import FolderVolume, natural_order, slices_in
-from .formats.image import (
-    ImageMetadata,
-    Origin,
-    Volume,
-    VolumeShape,
-    VolumeWriter,
-    parse_provenance,
-    provenance_line,
-)
+from .formats.image import Origin, Volume, VolumeWriter
+from .formats.metadata import ImageMetadata, VolumeShape, parse_provenance, provenance_line
 from .formats.plane_files import disk_full
 from .formats.table import (
     Output,

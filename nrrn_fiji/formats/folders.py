@@ -22,7 +22,8 @@ from PIL import Image
 from ..files import sync_folder
 from ..hiccups import out_of_reach
 from ..intensity import check_dtype
-from .image import ImageMetadata, Volume, VolumeShape, VolumeWriter
+from .image import Volume, VolumeWriter
+from .metadata import ImageMetadata, VolumeShape
 from .table import Output, check_packed
 from .tiff import TiffVolume, stem
 from .tiff_output import TiffSlabWriter, create_tiff, record_provenance

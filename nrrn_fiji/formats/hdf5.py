@@ -29,14 +29,8 @@ from numpy.typing import NDArray
 from ..hiccups import out_of_reach
 from ..intensity import check_dtype
 from .calibration import as_json, converted, voxel_from_attributes
-from .image import (
-    ImageMetadata,
-    Volume,
-    VolumeShape,
-    VolumeWriter,
-    check_unchanged,
-    provenance_line,
-)
+from .image import Volume, VolumeWriter, check_unchanged
+from .metadata import ImageMetadata, VolumeShape, provenance_line
 from .plane_files import PlaneFileWriter
 from .table import Output, check_plane, check_same, plain_name
 

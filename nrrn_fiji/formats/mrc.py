@@ -28,7 +28,8 @@ from numpy.typing import NDArray
 
 from ..intensity import check_dtype
 from .calibration import converted
-from .image import PROVENANCE, ImageMetadata, Volume, VolumeShape, VolumeWriter, check_unchanged
+from .image import Volume, VolumeWriter, check_unchanged
+from .metadata import PROVENANCE, ImageMetadata, VolumeShape
 from .plane_files import PlaneFileWriter
 from .table import Output, check_same, plain_name
 

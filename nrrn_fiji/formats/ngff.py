@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from .calibration import symbol, voxel_from_attributes
-from .image import ImageMetadata, VolumeShape
+from .metadata import ImageMetadata, VolumeShape
 from .ome import METRES
 
 __all__ = ["ArrayPlace", "find_array", "metadata_of", "own_parts"]

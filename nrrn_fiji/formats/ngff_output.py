@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .calibration import udunits_name
-from .image import ImageMetadata, VolumeShape
+from .metadata import ImageMetadata, VolumeShape
 
 __all__ = ["axes_of", "describe", "level_shapes"]
 

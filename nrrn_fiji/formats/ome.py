@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 from xml.etree import ElementTree
 
-from .image import VolumeShape
+from .metadata import VolumeShape
 
 __all__ = ["OmeSummary", "compose", "rewrite", "summarise", "swap_depth", "with_provenance"]
 

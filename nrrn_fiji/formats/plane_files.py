@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..files import NO_SPACE
-from .image import VolumeShape, VolumeWriter
+from .image import VolumeWriter
+from .metadata import VolumeShape
 
 __all__ = ["NO_SPACE", "PlaneFileWriter", "disk_full"]
 

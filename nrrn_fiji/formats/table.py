@@ -30,7 +30,8 @@ from typing import Any, NamedTuple, Protocol, cast
 import numpy as np
 import psutil
 
-from .image import ImageMetadata, Volume, VolumeShape, VolumeWriter
+from .image import Volume, VolumeWriter
+from .metadata import ImageMetadata, VolumeShape
 
 __all__ = [
     "FORMATS",
@@ -73,7 +74,7 @@ ZARR = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
 
 FORMATS = (
     Format("TIFF", "tiff_output", (".tif", ".tiff"), (".tif", ".tiff")),
-    Format("OME-Zarr", "ome_zarr", (".zarr",), (".zarr",), "zarr", ZARR, inside=True),
+    Format("OME-Zarr", "ome_zarr_output", (".zarr",), (".zarr",), "zarr", ZARR, inside=True),
     Format("HDF5", "hdf5", (".h5", ".hdf5", ".hdf"), (".h5", ".hdf5"), "hdf5", inside=True),
     Format("MRC", "mrc", (".mrc", ".rec", ".st", ".ali", ".map"), (".mrc",), "mrc"),
     Format("folder of slices", "folders", (".png", ".bmp", ".jpg", ".jpeg"), ("",)),

@@ -27,12 +27,8 @@ from numpy.typing import NDArray
 
 from ..intensity import check_dtype
 from . import ome
-from .image import (
-    ImageMetadata,
-    Volume,
-    VolumeShape,
-    check_unchanged,
-)
+from .image import Volume, check_unchanged
+from .metadata import ImageMetadata, VolumeShape
 from .table import check_packed, check_plane
 
 __all__ = ["TiffVolume", "is_ome_name", "quiet", "stem"]

@@ -20,7 +20,8 @@ import tifffile
 from numpy.typing import NDArray
 
 from . import ome
-from .image import PROVENANCE, ImageMetadata, Volume, VolumeShape, VolumeWriter, provenance_line
+from .image import Volume, VolumeWriter
+from .metadata import PROVENANCE, ImageMetadata, VolumeShape, provenance_line
 from .plane_files import PlaneFileWriter, disk_full
 from .table import Output, check_same
 from .tiff import TiffVolume, is_ome_name, quiet, stem

@@ -3,7 +3,9 @@
 A task is small and names files; the worker reads its own slices and writes into the unfinished
 output itself, so that no pixels travel through the scheduler.  What was opened stays open for the
 next block of the same run.  This module must never record that a block is finished (the client
-does, when the worker has returned), nor write anything but the block that it was given.
+does, when the worker has returned), nor write anything but the block that it was given, nor that
+when nobody waits for it any more: a worker that was taken for lost can wake when another one has
+written its block, or when the result has its final name.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import distributed
@@ -22,9 +25,10 @@ import torch
 
 from ..denoising import Plan, denoise_slabs
 from ..device import choose_device
-from ..formats.image import Origin, VolumeShape
+from ..formats.image import Origin
+from ..formats.metadata import VolumeShape
 from ..models import Model, load_model
-from ..outputs.journal import BlockKey
+from ..outputs.journal import BlockKey, is_wanted
 from ..progress import NoProgress
 from ..settings import DenoiseSettings
 from ..volumes import StackSource, Volume, VolumeWriter, open_volume, reopen_volume
@@ -53,6 +57,10 @@ class Run:
     model: str
     """The model file."""
     outputs: tuple[OutputPlace, ...]
+    folder: str
+    """Of the unfinished outputs, where the record lies."""
+    record: str
+    """How the record names the run; "" before there is one."""
     slices: range
     """Which slices of the input the outputs hold."""
     devices: tuple[str, ...]
@@ -116,7 +124,7 @@ def dask_setup(worker: Any) -> None:
 
 
 def compute_block(run: Run, key: BlockKey) -> BlockDone:
-    """Denoise one block and write it into the outputs.
+    """Denoise one block and write it into the outputs, if the run still waits for it.
 
     Parameters
     ----------
@@ -159,7 +167,9 @@ def compute_block(run: Run, key: BlockKey) -> BlockDone:
         used = {name: getattr(block.plan, name) for name in USED}
         if any(used[name] != getattr(plan, name) for name in USED):
             opened.settled = used
-        write_block(opened.writers, block, block.start - run.slices.start, key.channel, key.time)
+        if is_wanted(Path(run.folder), run.record, key):
+            start = block.start - run.slices.start
+            write_block(opened.writers, block, start, key.channel, key.time)
     if used["device"] == device:
         used["device"] = planned.device  # whichever of equal devices it was
     return BlockDone(key, used, heard.by_sentence(said))

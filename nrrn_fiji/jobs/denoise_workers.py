@@ -160,6 +160,8 @@ def _run(crew: Crew, job: DenoiseJob, part: PartialOutput) -> Run:
             )
             for kind in job.targets
         ),
+        folder=os.path.abspath(part.folder),
+        record=part.run if part.begun else "",
         slices=job.written,
         devices=crew.devices,
         workers=crew.size,

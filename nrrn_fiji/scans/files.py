@@ -12,7 +12,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ..formats.image import ImageMetadata
+from ..formats.metadata import ImageMetadata
 from ..volumes import Volume, VolumeShape
 
 __all__ = ["AlignedLike", "Scans"]

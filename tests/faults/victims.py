@@ -32,7 +32,7 @@ from nrrn_fiji.outputs.partial import PartialOutput
 __all__ = ["KILLED", "Victim", "contents", "journal_of"]
 
 IMPORTED = [
-    *("nrrn_fiji.formats.ome_zarr", "nrrn_fiji.formats.hdf5", "nrrn_fiji.formats.mrc"),
+    *("nrrn_fiji.formats.ome_zarr_output", "nrrn_fiji.formats.hdf5", "nrrn_fiji.formats.mrc"),
     *("nrrn_fiji.cli", "nrrn_fiji.jobs.denoise", "nrrn_fiji.jobs.train", "nrrn_fiji.plots"),
     *(
         "matplotlib.figure",
