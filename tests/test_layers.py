@@ -56,6 +56,8 @@ LAYERS = (
         "volumes",
         "formats",
         "outputs",
+        "model_files",
+        "published_checkpoints",
         "models",
         "training_facts",
         "fitness",
