@@ -14,7 +14,8 @@ import torch
 
 import nrrn_fiji as nrrn
 from nrrn_fiji.cli import main
-from nrrn_fiji.exchange.bioimageio import export_model, fitting_name, smallest, write_package
+from nrrn_fiji.exchange.bioimageio import export_model, fitting_name, write_package
+from nrrn_fiji.exchange.bioimageio_parts import smallest
 from nrrn_fiji.models import Model, load_model, save_model
 from nrrn_fiji.network import NRRN
 from nrrn_fiji.resources import data_folder

@@ -13,41 +13,35 @@ Sources: the specification of bioimage.io model descriptions 0.5, as ``bioimagei
 
 from __future__ import annotations
 
-import inspect
 import re
 import tempfile
-import warnings
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
 
-from .. import __version__, network
-from ..api import denoise
 from ..files import write_whole
-from ..intensity import ArraySource, grey_range, to_unit
+from ..intensity import to_unit
 from ..models import SUFFIX, Model, load_model, save_model
-from ..network import NRRN, receptive_radius
-from ..plots import before_after
+from ..network import receptive_radius
 from ..reports import Report
-from ..resources import data_folder
 from ..training_facts import TrainingFacts, material_of
-from ..volumes import StackSource, open_volume
+from .bioimageio_parts import (
+    ThreeSlices,
+    architecture_source,
+    cover,
+    smallest,
+    test_images,
+    write_weights,
+)
 from .bioimageio_readme import ARCHITECTURE, PERCENTILES, documentation
 
-__all__ = ["ThreeSlices", "export_model", "write_package"]
+__all__ = ["export_model", "write_package"]
 
 SLICES = ("previous", "centre", "following")
-TEST_SIZE = 96
-"""Edge of the test images, in pixels."""
-COVER_SIZE = 192
-STEP = 16
-"""Test images have a multiple of this size; the network takes any."""
 EIGHT_BIT = (0.0, 255.0)
 METHOD = "Noise Reconstruction and Removal Network (NRRN), submitted to ICLR 2022"
 VENUE = "https://openreview.net/group?id=ICLR.cc/2022/Conference"
@@ -55,43 +49,6 @@ AUTHORS = ("The nrrn-fiji developers",)
 TAGS = ("denoising", "image-restoration", "electron-microscopy", "fib-sem", "nrrn", "pytorch", "2d")
 README, COVER, LICENCE = "README.md", "cover.png", "LICENCE.txt"
 CREATIVE_COMMONS = re.compile(r"CC[ -](BY(?:[ -](?:SA|NC|ND))*)[ -](\d\.\d)\b", re.IGNORECASE)
-
-
-class ThreeSlices(nn.Module):
-    """The NRRN for programs that hand over a stack as channels.
-
-    Parameters
-    ----------
-    units, maps, edge
-        As for :class:`NRRN`.
-    """
-
-    def __init__(self, units: int, maps: int, edge: bool = False):
-        super().__init__()
-        self.network = NRRN(units, maps, edge)
-
-    def forward(self, slices: Tensor) -> Tensor:
-        """Return the middle slice denoised, (B, 1, H, W).
-
-        Parameters
-        ----------
-        slices
-            (B, 3, H, W): previous, centre and following slice, grey values on about [0, 1].  At
-            an end of the stack give the one neighbour there is twice.
-        """
-        a, b = self.network.branches(slices[:, 0:1], slices[:, 1:2], slices[:, 2:3])
-        return 0.5 * (a + b)
-
-
-class TestImages(NamedTuple):
-    """What a package is tested with."""
-
-    slices: NDArray[np.float32]
-    """(3, Y, X) in grey values."""
-    intensity: tuple[float, float]
-    """Grey values that map to 0 and 1."""
-    denoised: NDArray[np.float32]
-    """(Y, X), the middle slice in grey values."""
 
 
 def export_model(
@@ -351,11 +308,6 @@ def described(
     )
 
 
-def smallest(halo: int) -> int:
-    """Return the smallest size that leaves something inside the halo, a multiple of the step."""
-    return STEP * (2 * halo // STEP + 1)
-
-
 def before_the_network(intensity: tuple[float, float] | None) -> list[Any]:
     """Return the mapping of grey values to the network's scale."""
     from bioimageio.spec.model import v0_5 as v
@@ -379,68 +331,6 @@ def after_the_network(intensity: tuple[float, float] | None) -> list[Any]:
         return []
     low, high = intensity
     return [v.ScaleLinearDescr(kwargs=v.ScaleLinearKwargs(gain=high - low, offset=low))]
-
-
-def test_images(
-    model: Model, stack: str | Path | None, intensity: tuple[float, float] | None
-) -> TestImages:
-    """Cut three slices out of the middle of a stack, and denoise them as nrrn does."""
-    with open_volume(stack or data_folder("examples") / "fibsem_medulla_noisy.tif") as volume:
-        depth, height, width = volume.shape[2:]
-        edge = smallest(receptive_radius(model.units))
-        if depth < 3 or min(height, width) < edge:
-            raise ValueError(
-                f"stack is {depth} × {height} × {width} (Z, Y, X), but test images need 3 slices "
-                f"of {edge} px at least: give a larger stack, or leave it out."
-            )
-        edges = [min(TEST_SIZE, size // STEP * STEP) for size in (height, width)]
-        top, left = ((size - edge) // 2 for size, edge in zip((height, width), edges, strict=True))
-        first = (depth - 3) // 2
-        slices = StackSource(volume).read(first, first + 3)
-    slices = slices[:, top : top + edges[0], left : left + edges[1]].astype(np.float32)
-    slices = np.ascontiguousarray(slices)
-    span = grey_range(ArraySource(slices), asked=intensity)
-    used = (span.low, span.high)
-    made = denoise(slices, model, intensity=used, device="cpu", precision="fp32")
-    assert isinstance(made, np.ndarray)
-    return TestImages(slices, used, made[1])
-
-
-def write_weights(model: Model, folder: Path) -> None:
-    """Write the weights as a state dict and as TorchScript."""
-    wrapped = ThreeSlices(model.units, model.maps, model.edge)
-    wrapped.network.load_state_dict(model.network.state_dict())
-    wrapped.eval().requires_grad_(False)
-    torch.save(wrapped.state_dict(), folder / "weights.pt")
-    size = smallest(receptive_radius(model.units))
-    with warnings.catch_warnings():
-        # TorchScript is on its way out of PyTorch, but it is what other programs run today.
-        warnings.simplefilter("ignore", FutureWarning)
-        warnings.simplefilter("ignore", DeprecationWarning)
-        traced = torch.jit.trace(wrapped, torch.zeros(1, 3, size, size), check_trace=False)
-        torch.jit.save(traced, folder / "weights-torchscript.pt")
-
-
-def architecture_source() -> str:
-    """Return the network as one file that needs nothing but PyTorch."""
-    return (
-        f"# From nrrn-fiji {__version__}, licence BSD-3-Clause.\n"
-        f"{inspect.getsource(network)}\n\n{inspect.getsource(ThreeSlices)}"
-    )
-
-
-def cover(model: Model, stack: str | Path | None, span: tuple[float, float], path: Path) -> None:
-    """Draw a slice before and after."""
-    with open_volume(stack or data_folder("examples") / "fibsem_medulla_noisy.tif") as volume:
-        z = volume.shape.z // 2
-        slices = StackSource(volume).read(max(0, z - 1), z + 2)
-    top, left = (max(0, (edge - COVER_SIZE) // 2) for edge in slices.shape[1:])
-    part = slices[:, top : top + COVER_SIZE, left : left + COVER_SIZE].astype(np.float32)
-    made = denoise(np.ascontiguousarray(part), model, intensity=span, device="cpu")
-    assert isinstance(made, np.ndarray)
-    middle = len(part) // 2
-    images = [("Noisy", part[middle]), ("Denoised", made[middle])]
-    before_after([(title, to_unit(image, span)) for title, image in images], path)
 
 
 def spdx_of(licence: str) -> str | None:
