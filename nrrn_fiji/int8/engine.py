@@ -12,17 +12,15 @@ model gives the same pixels.  On these images the error is known, too
 (:func:`error_on_made_images`): this module must never be chosen for a model whose error there is
 above the condition of docs/decisions/precision.md.
 
-Tiles are computed strip by strip, each strip by one thread (docs/decisions/speed.md).
+How kernels are rounded is in :mod:`.kernels`; tiles are computed strip by strip (:mod:`.strips`).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -32,30 +30,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..device import check_int8
-from ..fused import Centre, FusedNRRN, Kernel
+from ..fused import Centre, FusedNRRN
 from ..network import NRRN
 from . import gates as compiled
-from .activations import Range, Ranges, made_images, observe
+from .activations import made_images, observe
+from .kernels import Packed, Scale, convolve
+from .strips import Strips
 
 __all__ = ["QuantisedNRRN", "error_on_made_images"]
-
-STEPS = 255
-"""Largest byte."""
-
-LARGEST_WEIGHT = 127
-
-MARGIN = 1.1
-"""Values beyond the range that was seen are cut; a little more than that is expected."""
-
-DAMPING = 0.01
-"""Part of the mean variance that is added to each: inputs never vary quite as the made images."""
-
-SMALLEST_SPAN = 0.1
-"""Least range of a map: one that is 0 everywhere has none."""
-
-STRIP = 8192 * 64
-"""Numbers of one kind (pixels × maps) in a strip: 2 MB in fp32.  Half and twice as many are equally
-fast; smaller ones cost calls, the whole tile leaves the processor's cache."""
 
 
 class Known:
@@ -129,89 +111,6 @@ def error_on_made_images(network: NRRN) -> tuple[float, float]:
         rms = max(float(error.square().mean().sqrt()) for error in errors)
         kept.error = rms, max(float(error.abs().max()) for error in errors)
     return kept.error
-
-
-class Scale(NamedTuple):
-    """How values of a layer become bytes: byte = value · factor + zero, rounded."""
-
-    factor: Tensor
-    """(C,)."""
-    zero: Tensor
-    """The byte that stands for 0, (C,)."""
-    mean: Tensor
-    """Mean of byte − zero, (9 C,)."""
-    covariance: Tensor
-    """Of bytes, (9 C, 9 C)."""
-
-    @classmethod
-    def of(cls, seen: Range, turned: Tensor, *, positive: bool = False) -> Scale:
-        """Spread the range that was seen, and 0, over all bytes.
-
-        ``turned`` has the places of a turned kernel's numbers in the kernel, (9,).  ``positive``:
-        values below 0 count as 0.
-        """
-        low = torch.zeros_like(seen.low) if positive else seen.low.clamp(max=0) * MARGIN
-        high = seen.high.clamp(min=0) * MARGIN
-        factor = STEPS / (high - low).clamp(min=SMALLEST_SPAN)
-        order = (9 * torch.arange(len(factor))[:, None] + turned).flatten()
-        each = factor.repeat_interleave(9)
-        covariance = seen.covariance[order][:, order] * each * each[:, None]
-        return cls(factor, torch.round(-low * factor), seen.mean[order] * each, covariance)
-
-    @property
-    def arrays(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """``factor`` and ``zero``."""
-        return self.factor.numpy(), self.zero.numpy()
-
-
-class ByteKernel(NamedTuple):
-    """A convolution of bytes, packed for the processor; its result is fp32."""
-
-    packed: Tensor
-    scale: Tensor
-    """What a sum of products is worth, (maps out,)."""
-    offset: Tensor
-    """Bias, less what the bytes that stand for 0 contribute; (maps out,)."""
-    nothing: Tensor
-    """Zero points of the kernels: 0, int32 (maps out,)."""
-
-
-class Packed(NamedTuple):
-    """All kernels of a network as bytes, and the scales of what they read and write."""
-
-    features: Scale
-    memory: list[Scale]
-    state: list[Scale]
-    W1: list[ByteKernel]
-    """One kernel, but what it reads has a range of its own in each unit."""
-    V: list[list[ByteKernel]]
-    W: list[list[ByteKernel]]
-    W2: ByteKernel
-
-    @classmethod
-    def of(cls, network: NRRN, ranges: Ranges, orientation: int) -> Packed:
-        """Round the kernels of a network."""
-        exact = FusedNRRN(
-            network, device=torch.device("cpu"), orientation=orientation, merged=False
-        )
-        turned = exact.turn(torch.arange(9).reshape(3, 3)).flatten()
-        features = Scale.of(ranges.features, turned, positive=True)
-        memory = [Scale.of(one, turned) for one in ranges.memory]
-        state = [Scale.of(one, turned) for one in ranges.state[:-1]]
-        state.append(Scale.of(ranges.state[-1], turned, positive=True))  # behind a ReLU
-        read = [features, *memory]
-        return cls(
-            features,
-            memory,
-            state,
-            [quantise([exact.W1], scale)[0] for scale in read[:-1]],
-            [quantise(kernels, one) for kernels, one in zip(exact.V, memory, strict=True)],
-            [
-                quantise(kernels, one)
-                for kernels, one in zip(exact.W, [features, *state[:-1]], strict=True)
-            ],
-            quantise([exact.W2], state[-1])[0],
-        )
 
 
 class QuantisedNRRN(FusedNRRN):
@@ -397,49 +296,6 @@ class QuantisedNRRN(FusedNRRN):
         return maps
 
 
-class Strips:
-    """Shares the strips of a window out to threads; to be used as a context.
-
-    Each thread computes alone: strips are independent, so nobody waits for anybody within one.
-    """
-
-    def __init__(self, height: int, row: int):
-        self.everywhere = threads = torch.get_num_threads()
-        count = min(height, max(1, round(height * row / STRIP)))
-        size = math.ceil(height / (math.ceil(count / threads) * threads))
-        self.bounds = [(y, min(y + size, height)) for y in range(0, height, size)]
-        self.threads = min(threads, len(self.bounds))
-        self.pool: ThreadPoolExecutor | None = None
-
-    def __enter__(self) -> Strips:
-        if self.threads > 1:
-            self.pool = ThreadPoolExecutor(self.threads, initializer=compute_alone)
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        if self.pool is not None:
-            self.pool.shutdown()
-            # The threads' own number has become that of threads to come, too.
-            torch.set_num_threads(self.everywhere)
-
-    def each(self, work: Callable[[int, int], None]) -> None:
-        """Call ``work(start, stop)`` for every strip, and wait."""
-        if self.pool is None:
-            for start, stop in self.bounds:
-                work(start, stop)
-        else:
-            for _ in self.pool.map(
-                torch.inference_mode()(lambda bounds: work(*bounds)), self.bounds
-            ):
-                pass
-
-
-def compute_alone() -> None:
-    """Keep torch from sharing out what this thread computes."""
-    torch.get_num_threads()  # a thread's first computation would otherwise set the number anew
-    torch.set_num_threads(1)
-
-
 def empty_maps(
     maps: int, height: int, width: int, dtype: torch.dtype = torch.float32, count: int = 1
 ) -> Tensor:
@@ -457,80 +313,3 @@ def plane(image: Tensor, start: int, stop: int) -> NDArray[np.float32]:
     """Return rows of an image (1, 1, H, W) as the array (rows, W) that shares their memory."""
     array: NDArray[np.float32] = image[0, 0, start:stop].numpy()
     return array
-
-
-def quantise(kernels: Sequence[Kernel], scale: Scale) -> list[ByteKernel]:
-    """Round kernels to signed bytes, for inputs on a scale.
-
-    What the rounding changes on average goes into the biases, so that grey values do not shift.
-    """
-    weight = torch.cat([weight for weight, _ in kernels]) / scale.factor[:, None, None]
-    bias = torch.cat([bias for _, bias in kernels]).double()
-    step = weight.abs().amax(dim=(1, 2, 3)).clamp(min=1e-12) / LARGEST_WEIGHT
-    exact = (weight / step[:, None, None, None]).flatten(1).double()
-    rounded = round_together(exact, scale.covariance)
-    zero = scale.zero.double().repeat_interleave(9)
-    offset = bias + step * ((exact - rounded) @ scale.mean.double() - rounded @ zero)
-    packed = []
-    for part in torch.arange(len(step)).chunk(len(kernels)):
-        kernel = rounded[part].reshape(-1, *weight.shape[1:]).to(torch.int8)
-        packed.append(
-            ByteKernel(
-                torch.ops.onednn.qconv_prepack(
-                    kernel, step[part], 1.0, 0, [1, 1], [0, 0], [1, 1], 1, None
-                ),
-                step[part],
-                offset[part].float(),
-                torch.zeros(len(part), dtype=torch.int32),
-            )
-        )
-    return packed
-
-
-def round_together(exact: Tensor, covariance: Tensor) -> Tensor:
-    """Round kernels (maps out, 9 C) so that their results change least.
-
-    Number by number, those first that are multiplied with what varies most; the numbers that are
-    not rounded yet make up, as far as inputs vary together, for the error of those that are.
-    Halves the error of a result, compared with rounding each number alone.
-
-    Source: Frantar et al., GPTQ, 2022, equations 2 and 3 and "Cholesky reformulation".
-    """
-    variance = covariance.diagonal().double()
-    order = variance.argsort(descending=True)
-    damped = covariance.double()[order][:, order]
-    damped.diagonal().add_(DAMPING * variance.mean() + 1e-6)
-    upper = torch.linalg.cholesky(torch.linalg.inv(damped), upper=True).float()
-    left = exact[:, order].float().T.contiguous()
-    rounded = torch.empty_like(left)
-    for i in range(len(left)):
-        rounded[i] = left[i].round().clamp_(-LARGEST_WEIGHT, LARGEST_WEIGHT)
-        error = (left[i] - rounded[i]) / upper[i, i]
-        left[i + 1 :].addr_(upper[i, i + 1 :], error, alpha=-1)
-    result = torch.empty_like(exact)
-    result[:, order] = rounded.T.double()
-    return result
-
-
-def convolve(x: Tensor, kernel: ByteKernel) -> Tensor:
-    """Convolve bytes (1, C, H + 2, W + 2), the border included: (1, C, H, W) in fp32."""
-    result: Tensor = torch.ops.onednn.qconv2d_pointwise(
-        x,
-        1.0,
-        0,
-        kernel.packed,
-        kernel.scale,
-        kernel.nothing,
-        kernel.offset,
-        [1, 1],
-        [0, 0],
-        [1, 1],
-        1,
-        1.0,
-        0,
-        torch.float32,
-        "none",
-        [],
-        "",
-    )
-    return result
