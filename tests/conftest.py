@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import os
+import shlex
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from fake_commands import Run
 
 # Small arrays on a shared machine: more threads only cost time.  Set before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -25,6 +32,34 @@ def user_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def data() -> Path:
     """The folder with the tests' own small files."""
     return Path(__file__).parent / "data"
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
+    """Run the real command line; returns exit code, standard output and standard error."""
+    import fake_commands
+
+    from nrrn_fiji import cli
+
+    def run(line: str) -> tuple[int, str, str]:
+        code = cli.main(shlex.split(line))
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    fake_commands.forget()
+    with warnings.catch_warnings():
+        yield run
+
+
+@pytest.fixture
+def fake(run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run the command line of a small table with functions of our own."""
+    from fake_commands import FAKES
+
+    from nrrn_fiji import cli
+
+    monkeypatch.setattr(cli, "nrrn", cli.build(FAKES, {"group": "A group."}))
+    return run
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
