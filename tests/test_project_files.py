@@ -46,7 +46,8 @@ def test_the_conda_recipe_asks_for_what_the_package_asks_for() -> None:
         match = re.fullmatch(r"([\w.-]+)(>=[\w.]+)", line)
         assert match, f"{line} has no lower bound only"
         wanted.add(f"{NAMES_IN_CONDA.get(match[1], match[1])} {match[2]}")
-    assert set(recipe["requirements"]["run"]) == wanted
+    assert sorted(recipe["requirements"]["run"]) == sorted(wanted)  # each of them once
+    assert recipe["about"]["license_file"] == PROJECT["license-files"]
     assert recipe["context"]["version"] == nrrn_fiji.__version__
     entry = [f"{name} = {place}" for name, place in PROJECT["scripts"].items()]
     assert recipe["build"]["python"]["entry_points"] == entry
