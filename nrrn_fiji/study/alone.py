@@ -29,7 +29,7 @@ from .figures import level_dots
 from .levels import central
 from .parts import Figure, Part, scores_records, scores_table
 
-__all__ = ["LARGEST", "alone", "part_of"]
+__all__ = ["LARGEST", "alone", "part_of", "peers_at_hand"]
 
 LEVELS = (Level("gaussian", 25), Level("poisson", 8))
 """Noise as in the other figures; the first as many as the budget has time for."""
@@ -106,6 +106,11 @@ def learned(study: Study, part: CleanSlices, level: Level) -> list[Learned]:
 def told(study: Study, level: Level, name: str) -> Progress:
     """Return the study's progress, labelled with what is trained."""
     return Labelled(study.progress, f"{level.label} alone: training {name}")
+
+
+def peers_at_hand(study: Study) -> bool:
+    """Whether Noise2Void can take part here."""
+    return careamics_is_installed()
 
 
 def alone(study: Study) -> Part:

@@ -43,9 +43,6 @@ if TYPE_CHECKING:
 
 __all__ = ["NOISE", "Labelled", "Study"]
 
-TRAINS = ("transfer", "inherited")
-"""Experiments that train networks of their own on the training volumes."""
-
 SMALLEST_EDGE = 64
 """Pixels: training crops of the usual size fit into slices of this size."""
 
@@ -412,28 +409,27 @@ class Study:
             )
         return text
 
-    def key(self, experiment: str, variant: str = "") -> str:
+    def key(self, *particulars: Any, trains: bool = False) -> str:
         """Return a digest of everything that an experiment's result depends on.
 
-        ``variant`` says what is asked of the experiment beside what is usual, if anything.
+        Parameters
+        ----------
+        *particulars
+            The experiment's name, and what its result depends on beside what all results do; in
+            JSON's types.
+        trains
+            Whether it trains networks of its own on the training volumes.
         """
         trained_on = None
-        if self.compete or experiment in TRAINS:
+        if self.compete or trains:
             from ..training_data import fingerprint
 
             trained_on = fingerprint(self.stacks)
-        particular: Any = None
-        if experiment == "alone":
-            from ..baselines.noise2void import careamics_is_installed
-
-            particular = careamics_is_installed()
-        elif experiment == "tiles":
-            particular = list(self.tile_slices)
         assert self.levels is not None
         return digest(
             [
                 METHOD_VERSION,
-                [experiment, particular, *([variant] if variant else [])],
+                list(particulars),
                 self.scored.fingerprint(),
                 self.tuned.fingerprint(),
                 self.filter_facts(*self.levels, TABLE1_LEVEL),

@@ -10,12 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ..models import DEFAULT_MODEL, Model, load_model, save_model
 from ..progress import Cancelled, NoProgress, Progress
 from ..reports import Report, readable_time
 from ..scoring import Row
-from .alone import alone
+from .alone import alone, peers_at_hand
 from .budgets import FULL, HOUR, QUICK, Budget
 from .context import Study
 from .cost import cost
@@ -28,7 +29,7 @@ from .opening import open_study
 from .parts import Part, kept_part, save_part
 from .report import write_report
 from .table2 import card_results, table1, table2_part
-from .tiles import tiles
+from .tiles import tiles, tiles_shown
 from .transfer import transfer
 from .units import units
 
@@ -44,6 +45,10 @@ class Experiment:
     needs_model: bool = True
     variant: str = ""
     """What is asked of it beside what is usual: a result without that is another one."""
+    trains: bool = False
+    """Whether it trains networks of its own on the training volumes."""
+    depends_on: Callable[[Study], Any] | None = None
+    """Returns what its result depends on beside what all results do, in JSON's types."""
 
     def stem(self, study: Study) -> str:
         """Return the beginning of the names of its files."""
@@ -53,7 +58,8 @@ class Experiment:
 
     def key(self, study: Study) -> str:
         """Return a digest of everything that its result depends on."""
-        return study.key(self.name, self.variant)
+        particular = self.depends_on(study) if self.depends_on else None
+        return study.key(self.name, self.variant, particular, trains=self.trains)
 
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -61,15 +67,15 @@ EXPERIMENTS: dict[str, Experiment] = {
     for experiment in (
         Experiment("table1", table1, needs_model=False),
         Experiment("table2", table2_part, needs_model=False),
-        Experiment("tiles", tiles),
+        Experiment("tiles", tiles, depends_on=tiles_shown),
         Experiment("iqr", iqr),
         Experiment("units", units),
         Experiment("inputs", inputs),
         Experiment("edges", edges),
         Experiment("cost", cost),
-        Experiment("alone", alone),
-        Experiment("transfer", transfer),
-        Experiment("inherited", inherited),
+        Experiment("alone", alone, depends_on=peers_at_hand),
+        Experiment("transfer", transfer, trains=True),
+        Experiment("inherited", inherited, trains=True),
     )
 }
 """Every experiment, in the order of the report."""

@@ -19,7 +19,7 @@ from .figures import histograms
 from .levels import TABLE1_LEVEL
 from .parts import Figure, Part, mean_and_sd, plus_minus
 
-__all__ = ["EDGES", "tile_psnr", "tiles"]
+__all__ = ["EDGES", "tile_psnr", "tiles", "tiles_shown"]
 
 EDGES = (128, 256)
 """Edges of the tiles in pixels."""
@@ -52,6 +52,11 @@ def tile_psnr(clean: Image, estimate: Image, edge: int) -> list[float]:
     ]
 
 
+def tiles_shown(study: Study) -> list[int]:
+    """Return the slices whose tiles are scored; other experiments score fewer."""
+    return list(study.tile_slices)
+
+
 def tiles(study: Study) -> Part:
     """Measure the PSNR of tiles for every network, over all slices or as many as asked for."""
     _, height, width = study.volume.shape
@@ -60,7 +65,7 @@ def tiles(study: Study) -> Part:
     edges = [edge for edge in EDGES if edge <= min(height, width)] or [min(height, width) // 2]
     out = study.folder()
     candidates = [study.best_filter(TABLE1_LEVEL), *study.networks()]
-    known = JsonCache(out / "kept-tiles.json", study.key("tiles"))
+    known = JsonCache(out / "kept-tiles.json", study.key("tiles", tiles_shown(study)))
     missing = [c for c in candidates if known.get(c.label) is None]
     steps = Steps(
         study.progress,
