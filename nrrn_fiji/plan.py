@@ -38,9 +38,9 @@ INT8_SPEED = 4
 MOST_RMS, MOST_ERROR = 0.3, 2.0
 """Grey levels of 255 by which int8 may differ from fp32; rounding to 8 bits alone has 0.29 rms."""
 MADE_TO_REAL = 1.1
-"""How many times larger the rms on real slices may be than on made images, where it is measured: it
-was 1.03 and 1.05 for the shipped models (docs/decisions/precision.md), and half of this factor's
-excess is in reserve for others."""
+"""How many times larger the rms may be on real slices than on made images, on which it is measured
+before a run: it was 1.03 and 1.05 times for the shipped models, 1.07 for a random one of 4 × 64
+(docs/decisions/precision.md)."""
 
 SMALLEST_TILE = 32
 SLAB_PIXELS = 1 << 25
