@@ -1,4 +1,4 @@
-"""A small command table with functions of our own, to try the command line with."""
+"""What tests of the command line share: a small table with functions of our own, and a model."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from nrrn_fiji.commands import Command, Kind, Option
+from nrrn_fiji.models import Model, save_model
+from nrrn_fiji.network import NRRN
 from nrrn_fiji.progress import Cancelled, Progress
 from nrrn_fiji.reports import Report, Table
 from nrrn_fiji.settings import setting
@@ -152,6 +155,18 @@ FAKES = (
 
 
 Run = Callable[..., tuple[int, str, str]]
+
+
+def model_with_a_card(folder: Path) -> Model:
+    """A tiny model file whose card says something of everything."""
+    card = {
+        "description": "A test\nmodel.",
+        "licence": "CC0",
+        "intensity": [0, 255],
+        "training": {"steps": 5, "losses": [0.5] * 20, "resumed": False, "note": None},
+        "results": {"table2": {"input": {"P1": 5.98765432}, "nrrn": {"P1": 17.33}}},
+    }
+    return save_model(folder / "mine.safetensors", NRRN(2, 4), card)
 
 
 def forget() -> None:

@@ -62,3 +62,17 @@ class Watch(NoProgress):
 
     def message(self, text: str) -> None:
         self.said.append(text)
+
+
+class StopAt(NoProgress):
+    """Stops when more than so many slices are done."""
+
+    def __init__(self, slices: float) -> None:
+        self.slices, self.done = slices, 0.0
+
+    def update(self, done: float, total: float, text: str = "") -> None:
+        self.done = done
+
+    @property
+    def cancelled(self) -> bool:  # type: ignore[override]
+        return self.done > self.slices

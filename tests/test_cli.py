@@ -18,6 +18,7 @@ from fake_commands import (
     Run,
     calls,
     errors,
+    model_with_a_card,
     signals,
 )
 
@@ -26,6 +27,12 @@ from nrrn_fiji import cli, models, version
 from nrrn_fiji.commands import COMMANDS, Command, Kind, Option, declare, find_command
 from nrrn_fiji.settings import DenoiseSettings, TrainSettings
 from nrrn_fiji.terminal import console
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> models.Model:
+    return model_with_a_card(tmp_path)
+
 
 # Values ---------------------------------------------------------------------------------------
 

@@ -18,8 +18,7 @@ from fake_commands import (
     errors,
 )
 
-from nrrn_fiji import cli, models
-from nrrn_fiji.network import NRRN
+from nrrn_fiji import cli
 from nrrn_fiji.terminal import console
 
 
@@ -221,19 +220,6 @@ def test_no_color_is_honoured(
     assert "Error: no\n" in shown[1]
     assert "Error: No such command" in shown[2]
     assert [colours(text) for text in shown] == [[], [], []]
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> models.Model:
-    """A tiny model file with a card."""
-    card = {
-        "description": "A test\nmodel.",
-        "licence": "CC0",
-        "intensity": [0, 255],
-        "training": {"steps": 5, "losses": [0.5] * 20, "resumed": False, "note": None},
-        "results": {"table2": {"input": {"P1": 5.98765432}, "nrrn": {"P1": 17.33}}},
-    }
-    return models.save_model(tmp_path / "mine.safetensors", NRRN(2, 4), card)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 import tifffile
 import torch
 from plain_engine import strong_network
+from stack_files import StopAt
 
 from nrrn_fiji.api import denoise_file
 from nrrn_fiji.fused import FusedNRRN
@@ -33,20 +34,6 @@ def source(tmp_path: Path) -> Path:
     stack = np.random.default_rng(0).integers(0, 256, (4, 30, 200)).astype(np.uint8)
     tifffile.imwrite(tmp_path / "raw.tif", stack, photometric="minisblack")
     return tmp_path / "raw.tif"
-
-
-class StopAt(NoProgress):
-    """Stops when so many slices are done."""
-
-    def __init__(self, slices: float):
-        self.slices, self.done = slices, 0.0
-
-    def update(self, done: float, total: float, text: str = "") -> None:
-        self.done = done
-
-    @property
-    def cancelled(self) -> bool:  # type: ignore[override]
-        return self.done > self.slices
 
 
 def memory_runs_out_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,13 +13,14 @@ import pytest
 import tifffile
 import zarr
 from plain_engine import strong_network
+from stack_files import StopAt
 from volume_files import calibrated, ramp
 
 from nrrn_fiji.api import denoise_file
 from nrrn_fiji.cli import main
 from nrrn_fiji.formats.table import FORMATS, check_output_name, format_of_output
 from nrrn_fiji.models import Model, save_model
-from nrrn_fiji.progress import Cancelled, NoProgress
+from nrrn_fiji.progress import Cancelled
 from nrrn_fiji.settings import DenoiseSettings
 from nrrn_fiji.volumes import create_volume, open_volume
 
@@ -70,21 +71,7 @@ def pixels(path: Path) -> np.ndarray:
     return tifffile.imread(path)
 
 
-class StopAfter(NoProgress):
-    """Stops when so many slices are done."""
-
-    def __init__(self, slices: float) -> None:
-        self.slices, self.done = slices, 0.0
-
-    def update(self, done: float, total: float, text: str = "") -> None:
-        self.done = done
-
-    @property
-    def cancelled(self) -> bool:  # type: ignore[override]
-        return self.done > self.slices
-
-
-class StopAtPyramid(StopAfter):
+class StopAtPyramid(StopAt):
     """Stops when all slices are done and the pyramid is begun."""
 
     def __init__(self) -> None:
@@ -130,7 +117,7 @@ def test_an_interrupted_run_goes_on(
 ) -> None:
     path = tmp_path / out
     with pytest.raises(Cancelled, match="1 finished block is kept"):
-        denoise_file(sources["in.tif"], path, model, SETTINGS, progress=StopAfter(3))
+        denoise_file(sources["in.tif"], path, model, SETTINGS, progress=StopAt(3))
     assert not path.exists()
     report = denoise_file(sources["in.tif"], path, model, SETTINGS)
     assert report.resumed == 3

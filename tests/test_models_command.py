@@ -7,26 +7,15 @@ import re
 from pathlib import Path
 
 import pytest
-from fake_commands import (
-    Run,
-)
+from fake_commands import Run, model_with_a_card
 
 from nrrn_fiji import models
 from nrrn_fiji.jobs import models as catalogue
-from nrrn_fiji.network import NRRN
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> models.Model:
-    """A tiny model file with a card."""
-    card = {
-        "description": "A test\nmodel.",
-        "licence": "CC0",
-        "intensity": [0, 255],
-        "training": {"steps": 5, "losses": [0.5] * 20, "resumed": False, "note": None},
-        "results": {"table2": {"input": {"P1": 5.98765432}, "nrrn": {"P1": 17.33}}},
-    }
-    return models.save_model(tmp_path / "mine.safetensors", NRRN(2, 4), card)
+    return model_with_a_card(tmp_path)
 
 
 def test_models_are_imported_listed_shown_and_removed(run: Run, model: models.Model) -> None:

@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,8 +41,6 @@ __all__ = [
 ]
 
 Array = NDArray[Any]
-V = TypeVar("V", bound="Volume")
-W = TypeVar("W", bound="VolumeWriter")
 
 
 class Origin(NamedTuple):
@@ -53,7 +51,26 @@ class Origin(NamedTuple):
     z_axis: str | None = None
 
 
-class Volume(ABC):
+class OpenFiles(ABC):
+    """Files that are closed at the end of a ``with``, or by :meth:`close`."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the files."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Volume(OpenFiles):
     """An opened image; never modified.  Use it as a context manager, or call :meth:`close`.
 
     Attributes
@@ -236,22 +253,11 @@ class Volume(ABC):
     def close(self) -> None:
         """Close the files; reading is over."""
 
-    def __enter__(self: V) -> V:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name} {self.dtype} {self.shape}>"
 
 
-class VolumeWriter(ABC):
+class VolumeWriter(OpenFiles):
     """An output that takes slabs in any order; what was written survives a killed process.
 
     Several processes may open writers of one output (:func:`nrrn_fiji.volumes.reopen_volume`) and
@@ -346,17 +352,6 @@ class VolumeWriter(ABC):
     @abstractmethod
     def close(self) -> None:
         """Flush, and close the files."""
-
-    def __enter__(self: W) -> W:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def check_unchanged(path: Path, before: str, now: str) -> None:
