@@ -205,7 +205,7 @@ def test_poisson_peak_1_shrinks_grey_values_as_the_formula_says():
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: filter_named("wiener"), "'wiener'.*gaussian, median, nlm, bm3d, gaussian3d"),
+        (lambda: filter_named("wiener"), "'wiener'.*gaussian, median, .*bm3d, gaussian3d"),
         (
             lambda: FILTERS[0](np.zeros((4, 4)), {"radius": 1}),
             "gaussian filter takes exactly sigma",
