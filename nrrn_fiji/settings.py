@@ -446,8 +446,8 @@ class PreviewSettings(Checked):
     strengths: str = setting(
         "0.5",
         label="Strengths",
-        help="Also show the first model at these strengths between 0 and 1, such as 0.5,0.75; "
-        "none: not.",
+        help="Also show the first model at these strengths between 0 and 1, such as 0.5,0.75; the "
+        "word none leaves them out.",
     )
     fine_tune_minutes: float | None = setting(
         None,
