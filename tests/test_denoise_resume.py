@@ -22,11 +22,14 @@ from plain_engine import strong_network
 from stack_files import Watch, noisy, provenance, strong_model, write
 
 from nrrn_fiji.api import denoise_file, plan_file
+from nrrn_fiji.jobs.add_noise import add_noise_file
+from nrrn_fiji.jobs.register import register_files
 from nrrn_fiji.models import Model, save_model
 from nrrn_fiji.network import NRRN
+from nrrn_fiji.outputs import partial
 from nrrn_fiji.outputs.journal import Journal
 from nrrn_fiji.progress import Cancelled
-from nrrn_fiji.settings import DenoiseSettings
+from nrrn_fiji.settings import DenoiseSettings, NoiseSettings, RegisterSettings
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals and limits")
 
@@ -115,6 +118,64 @@ def test_plan_tells_of_an_interrupted_run(tmp_path: Path, model: Model) -> None:
     assert "slab was 1, is now 2" in note and "--restart" in note
     after = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert after == before
+
+
+def test_a_whole_result_whose_run_could_not_tidy_up(
+    tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plan says that nothing is left to do, and the same command succeeds at once."""
+    source = write(tmp_path / "raw.tif", noisy((4, 30, 30)))
+    out, settings = tmp_path / "clean.tif", DenoiseSettings(slab=1)
+    ended_by_its_last_rename(monkeypatch, lambda: denoise_file(source, out, model, settings))
+    result = out.read_bytes()
+    plan = plan_file(source, out, model, settings)
+    assert plan.notes == ("An earlier run has finished all 4 slices.",)
+    assert plan.seconds == 0
+    (note,) = plan_file(source, out, model, DenoiseSettings(slab=2)).notes
+    assert "exists already" in note
+    assert denoise_file(source, out, model, settings).resumed == 4
+    assert out.read_bytes() == result
+    assert not (tmp_path / "clean.tif.partial").exists()
+    with pytest.raises(FileExistsError):
+        denoise_file(source, out, model, settings)
+
+
+@pytest.mark.parametrize("job", ["add-noise", "register"])
+def test_other_jobs_whose_run_could_not_tidy_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: str
+) -> None:
+    rng = np.random.default_rng(0)
+    scan = np.kron(rng.integers(0, 255, (12, 12)), np.ones((6, 6))).astype(np.uint8)
+    out = tmp_path / "out.tif"
+
+    def run() -> None:
+        if job == "add-noise":
+            add_noise_file(scan[None], out, NoiseSettings(gaussian=9.0))
+        else:
+            pytest.importorskip("pystackreg")
+            register_files([np.stack([scan] * 3)], out, RegisterSettings())
+
+    ended_by_its_last_rename(monkeypatch, run)
+    result = out.read_bytes()
+    run()
+    assert out.read_bytes() == result
+    assert not (tmp_path / "out.tif.partial").exists()
+    with pytest.raises(FileExistsError):
+        run()
+
+
+def ended_by_its_last_rename(monkeypatch: pytest.MonkeyPatch, run: Callable[[], object]) -> None:
+    """Let a run end when its result has just got its name."""
+    rename = partial.rename
+
+    def ends(source: Path, target: Path) -> None:
+        rename(source, target)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(partial, "rename", ends)
+        with pytest.raises(KeyboardInterrupt):
+            run()
 
 
 def test_resume_on_a_machine_without_the_device(tmp_path: Path, model: Model) -> None:
