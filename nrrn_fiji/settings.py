@@ -322,9 +322,9 @@ class TrainSettings(Checked):
         None,
         label="Noise levels",
         help="spread (when left out): every sample has Poisson, Gaussian or (one in five) both "
-        "kinds of noise, the peak evenly over its logarithm; logarithmic: the same with sigma "
-        "evenly over its logarithm too; uniform: both kinds on every image, levels drawn evenly, "
-        "as in the paper.",
+        "kinds of noise, the peak evenly over its logarithm; logarithmic: sigma too, and one level "
+        "in ten exactly at an end of its range; uniform: both kinds on every image, levels drawn "
+        "evenly, as in the paper.",
         choices=("spread", "logarithmic", "uniform"),
         expert=True,
     )

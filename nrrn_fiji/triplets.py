@@ -28,6 +28,11 @@ __all__ = ["Batch", "SampleSettings", "TrainingStack", "TripletSampler"]
 VARIANCE_FLOOR = 0.003
 """Added to the noise variance before it, or its root, divides a sample's loss (measured)."""
 
+AT_THE_END = 0.05
+"""Of levels drawn over their logarithm, the part that lies exactly at each end of the range.  What
+is only approached is extrapolated: clipped Poisson noise of peak 1 is black and white, that of no
+higher peak is, and a network that never saw it was 2 % too bright there (measured)."""
+
 POWERS = {"variance": 1.0, "deviation": 0.5, "none": 0.0}
 """To which power of its noise variance a sample's error is divided, by weighting."""
 
@@ -327,20 +332,21 @@ class TripletSampler:
         """Draw a peak evenly over its logarithm, a sigma, or (one in five) both.
 
         A peak drawn uniformly from 1 … 50 is hardly ever small, where the noise is strongest.  A
-        sigma is drawn evenly, or over its logarithm as well.
+        sigma is drawn evenly, or as the peak is; then the ends of the ranges are drawn too.
         """
         settings = self.settings
         where = rng.random() if place is None else place * 5 % 1
         kind = rng.random() if place is None else place
         peak = sigma = None
         if settings.poisson is not None:
-            low, high = np.log(settings.poisson)
-            peak = float(np.exp(low + where * (high - low)))
+            low, high = settings.poisson
+            share = to_the_ends(where) if settings.levels == "logarithmic" else where
+            peak = float(low * (high / low) ** share)
         if settings.gaussian is not None:
             low, high = settings.gaussian
             share = rng.random() if place is None else where
             if settings.levels == "logarithmic":
-                sigma = float(low * (high / low) ** share)
+                sigma = float(low * (high / low) ** to_the_ends(share))
             else:
                 sigma = float(low + share * (high - low))
         if peak is not None and sigma is not None:
@@ -349,6 +355,11 @@ class TripletSampler:
             elif kind < 0.8:
                 peak = None
         return peak, sigma
+
+
+def to_the_ends(share: float) -> float:
+    """Spread a share of [0, 1) so that some of it lies exactly at 0 and at 1."""
+    return float(np.clip((share - AT_THE_END) / (1 - 2 * AT_THE_END), 0, 1))
 
 
 def stacked(samples: Sequence[tuple[NDArray[np.float32], ...]]) -> Batch:

@@ -170,6 +170,18 @@ def test_logarithmic_levels_draw_as_many_sigmas_per_octave() -> None:
     assert shares / 400 == pytest.approx([0.25] * 4, abs=0.07)
 
 
+def test_logarithmic_levels_reach_the_ends_of_their_range() -> None:
+    # Peak 1, clipped: every pixel is 0 or 1, which no higher peak gives.
+    settings = replace(
+        PLAIN, objective="clean", poisson=(1.0, 50.0), batch=200, levels="logarithmic", clipped=1.0
+    )
+    centres = sampler(settings, flat(0.5)).batch(0).centre
+    black_and_white = [set(np.unique(centre)) <= {0.0, 1.0} for centre in centres]
+    assert 0.01 < np.mean(black_and_white) < 0.12
+    spread = sampler(replace(settings, levels="spread"), flat(0.5)).batch(0).centre
+    assert not any(set(np.unique(centre)) <= {0.0, 1.0} for centre in spread)
+
+
 def test_spread_levels_give_either_kind_or_both_and_reach_low_peaks() -> None:
     settings = replace(
         PLAIN, objective="clean", poisson=(1.0, 50.0), gaussian=(10.0, 75.0), batch=400
