@@ -139,6 +139,8 @@ def compute_block(run: Run, key: BlockKey) -> BlockDone:
         If this machine lacks the device of the plan.
     FileNotFoundError
         If it does not see the input, the model or the output.
+    RuntimeError
+        If nobody waits for the block any more.
     """
     worker = distributed.get_worker()
     with _turn:
@@ -167,9 +169,14 @@ def compute_block(run: Run, key: BlockKey) -> BlockDone:
         used = {name: getattr(block.plan, name) for name in USED}
         if any(used[name] != getattr(plan, name) for name in USED):
             opened.settled = used
-        if is_wanted(Path(run.folder), run.record, key):
-            start = block.start - run.slices.start
-            write_block(opened.writers, block, start, key.channel, key.time)
+        if not is_wanted(Path(run.folder), run.record, key):
+            # Never a silent return: whoever did wait would count the block as written.
+            raise RuntimeError(
+                f"{run.folder} does not wait for this block any more: another worker has written "
+                "it, or the run is over. If it is not, run the same command again to go on."
+            )
+        start = block.start - run.slices.start
+        write_block(opened.writers, block, start, key.channel, key.time)
     if used["device"] == device:
         used["device"] = planned.device  # whichever of equal devices it was
     return BlockDone(key, used, heard.by_sentence(said))
