@@ -22,13 +22,14 @@ from ..models import DEFAULT_MODEL, known_models
 from . import java
 from .entry import Entry, message_of
 from .images import volume_of
+from .layout import mark_as_ours
 from .macro_options import CHOSEN, NONE, parse_value
 from .texts import exactly
 
 __all__ = ["Form", "OpenImage", "add_note", "choices_of", "label_of", "show_dialog", "watched"]
 
 SECONDS_BETWEEN_LOOKS = 0.25
-COLUMNS = {Kind.TEXT: 24, Kind.FILE: 24}
+COLUMNS = {Kind.TEXT: 24, Kind.FILE: 24, Kind.IMAGE: 32}
 """Width of a field that is typed in, in letters; 14 for other kinds."""
 ABOVE_CHECK_BOX = (5, 20, 0)
 """Pixels above, left of and below a check box: ImageJ would set the first one apart."""
@@ -53,7 +54,9 @@ def label_of(option: Option, imp: Any = None) -> str:
     """
     name = option.name[0].upper() + option.name[1:]
     if option.kind is Kind.SLICES and imp is not None:
-        return f"{name} (1-{volume_of(imp).shape.z}, all when empty)"
+        depth = volume_of(imp).shape.z
+        # With a single one they lie along an axis that is only chosen in this dialog.
+        return f"{name} (1-{depth}, all when empty)" if depth > 1 else f"{name} (all when empty)"
     words = [option.label[0].lower() + option.label[1:]]
     if words[0].split()[0].lower() == option.name.lower():  # ImageJ's key is its first word already
         name, words = option.label, []
@@ -93,6 +96,13 @@ def is_slider(option: Option) -> bool:
     return option.kind is Kind.NUMBER and not option.choices and None not in ends
 
 
+def is_input(option: Option) -> bool:
+    """Whether an option names a file that is there: ImageJ's button Browse opens no other."""
+    return option.kind is Kind.IMAGE or (
+        option.kind is Kind.FILE and not option.named_after and not option.name.endswith("_out")
+    )
+
+
 class Form:
     """The fields of a dialog, for a set of options.
 
@@ -130,7 +140,7 @@ class Form:
                 self._choices[option.name] = choices
             elif is_slider(option):
                 dialog.addSlider(label, option.minimum, option.maximum, value, SLIDER_STEP)
-            elif option.kind is Kind.FILE:
+            elif is_input(option):
                 dialog.addFileField(label, as_text(value), COLUMNS[option.kind])
             else:
                 dialog.addStringField(label, as_text(value), COLUMNS.get(option.kind, 14))
@@ -212,16 +222,17 @@ def explained(option: Option) -> str:
     return option.help
 
 
-def help_of(entry: Entry) -> str:
-    """Return the page behind a dialog's button Help."""
+def help_of(entry: Entry, more: str = "") -> str:
+    """Return the page behind a dialog's button Help; with ``more`` beneath what it does."""
+    about = f"<p>{escape(more)}</p>" if more else ""
     rows = (
         f"<p><b>{escape(label_of(option))}</b><br>{escape(explained(option))}</p>"
         for option in entry.options
         if not option.expert
     )
-    more = ", ".join(option.name for option in entry.options if option.expert)
-    macros = f"<p>Macros can also give: {more}.</p>" if more else ""
-    return f"<html><h3>{escape(entry.summary)}</h3>{''.join(rows)}{macros}</html>"
+    experts = ", ".join(option.name for option in entry.options if option.expert)
+    macros = f"<p>Macros can also give: {experts}.</p>" if experts else ""
+    return f"<html><h3>{escape(entry.summary)}</h3>{about}{''.join(rows)}{macros}</html>"
 
 
 def show_dialog(entry: Entry, imp: Any) -> dict[str, Any] | None:
@@ -249,6 +260,7 @@ def show_dialog(entry: Entry, imp: Any) -> dict[str, Any] | None:
     asked = [option for option in entry.options if not option.expert and concerns(option, imp)]
     form = Form(dialog, asked, start, imp)
     dialog.addHelp(help_of(entry))
+    mark_as_ours(dialog)
     note = entry.note
     if note is None:
         dialog.showDialog()
@@ -270,10 +282,12 @@ def show_dialog(entry: Entry, imp: Any) -> dict[str, Any] | None:
 
 def concerns(option: Option, imp: Any) -> bool:
     """Whether an option can make a difference to an image; any can where there is none."""
-    if option.name != "z_axis" or imp is None:
+    if imp is None:
         return True
     shape = volume_of(imp).shape
-    return shape.z == 1 and shape.t * shape.c > 1
+    if option.kind is Kind.SLICES:
+        return shape.planes > 1
+    return option.name != "z_axis" or (shape.z == 1 and shape.t * shape.c > 1)
 
 
 def add_note(dialog: Any, count: int = NOTE_LINES) -> Callable[[str], None]:

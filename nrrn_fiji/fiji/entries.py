@@ -8,6 +8,7 @@ from __future__ import annotations
 from .align import align_entry
 from .compare import compare_entry
 from .entry import Entry
+from .files import file_entry
 from .library import help_entry, models_entry
 from .measure import extensions_entry, measure_entry
 from .sheet import sheet_entry
@@ -21,6 +22,7 @@ def entries() -> tuple[Entry, ...]:
     """Return every command, in the order of the menu."""
     return (
         denoise_entry(),
+        file_entry(),
         preview_entry(),
         sheet_entry(),
         train_entry(),

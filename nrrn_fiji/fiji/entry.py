@@ -16,6 +16,7 @@ from ..terminal.console import sentence
 from . import java
 from .jvm import ImageJ
 from .tasks import ImageJProgress
+from .texts import as_in_fiji
 
 __all__ = ["Entry", "Host", "message_of", "options_of", "unused_title"]
 
@@ -136,12 +137,20 @@ class Host:
                 "has ended."
             )
         java.undone_at_death(imp, "unlock")
+        try:
+            with self.progress(title, counts=counts) as progress:
+                yield progress
+        finally:
+            imp.unlock()
+
+    @contextmanager
+    def progress(self, title: str, *, counts: bool = True) -> Iterator[ImageJProgress]:
+        """Show the progress of a job that works on no open image."""
         progress = ImageJProgress(self.app, title, counts=counts)
         try:
             yield progress
         finally:
             progress.close()
-            imp.unlock()
 
 
 def message_of(error: BaseException) -> str:
@@ -150,7 +159,7 @@ def message_of(error: BaseException) -> str:
         if isinstance(error, java.JClass("java.lang.OutOfMemoryError")):
             return "Java's memory is full: close images, or give Java more memory (--memory)."
         return f"{error.message() or error}"
-    return sentence(error)
+    return as_in_fiji(sentence(error))
 
 
 def unused_title(title: str) -> str:

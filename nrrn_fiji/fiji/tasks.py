@@ -13,7 +13,7 @@ from ..progress import Pace
 from ..reports import readable_time
 from . import java
 from .jvm import ImageJ
-from .texts import INDENT, LOG_LETTERS, in_lines
+from .texts import INDENT, LOG_LETTERS, as_in_fiji, in_lines
 
 __all__ = ["ImageJProgress"]
 
@@ -21,6 +21,8 @@ SECONDS_BETWEEN_UPDATES = 0.1
 SECONDS_BETWEEN_LOOKS = 0.2
 LETTERS_IN_STATUS_BAR = 56
 """More would run into Fiji's progress bar and search field."""
+LOG_SIZE = (840, 260)
+"""Width and height of the window Log where we are the first to write into it, in pixels."""
 
 
 class ImageJProgress:
@@ -70,8 +72,15 @@ class ImageJProgress:
 
     def message(self, text: str) -> None:
         """Write a sentence into ImageJ's log; into lines where that is a window."""
-        said = f"{self._title}: {text}"
-        self._ij.log(said if self._headless else in_lines(said, LOG_LETTERS, indent=INDENT))
+        said = as_in_fiji(f"{self._title}: {text}")
+        if self._headless:
+            self._ij.log(said)
+            return
+        windows = java.JClass("ij.WindowManager")
+        there = windows.getWindow("Log") is not None
+        self._ij.log(in_lines(said, LOG_LETTERS, indent=INDENT))
+        if not there and (window := windows.getWindow("Log")) is not None:
+            window.setSize(*LOG_SIZE)  # ImageJ opens it half as wide as such lines
 
     @property
     def cancelled(self) -> bool:

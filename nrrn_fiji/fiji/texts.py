@@ -1,13 +1,15 @@
 """Where sentences are broken into lines for ImageJ's windows, which let long ones run out.
 
-This module must never change a word, and breaks nothing that has no space: a path stays whole.
+What a sentence calls an option of a command line is called as in a dialog and in a macro.  This
+module must never change another word, and breaks nothing that has no space: a path stays whole.
 """
 
 from __future__ import annotations
 
+import re
 import textwrap
 
-__all__ = ["DIALOG_LETTERS", "INDENT", "LOG_LETTERS", "exactly", "in_lines"]
+__all__ = ["DIALOG_LETTERS", "INDENT", "LOG_LETTERS", "as_in_fiji", "exactly", "in_lines"]
 
 LOG_LETTERS = 100
 """In a line of the window Log as ImageJ opens it."""
@@ -23,7 +25,7 @@ def in_lines(text: str, letters: int, *, indent: str = "") -> str:
     Parameters
     ----------
     indent
-        Put before every line but the first of each that the text had.
+        Put before every line but the first of each that the text had, after what that began with.
     """
     return "\n".join(
         line
@@ -36,7 +38,7 @@ def _wrapped(text: str, letters: int, indent: str) -> list[str]:
     return textwrap.wrap(
         text,
         letters,
-        subsequent_indent=indent,
+        subsequent_indent=text[: len(text) - len(text.lstrip())] + indent,
         break_long_words=False,
         break_on_hyphens=False,
     )
@@ -46,3 +48,22 @@ def exactly(text: str, letters: int, count: int) -> str:
     """Return a text in exactly ``count`` lines; what does not fit becomes "…"."""
     lines = textwrap.wrap(text, letters, max_lines=count, placeholder=" …")
     return "\n".join(lines + [" "] * (count - len(lines)))
+
+
+OF_COMMAND_LINE = {
+    "overwrite": "overwrite",
+    "restart": "restart",
+    "noise": "noise_out",
+    "units-out": "units_out",
+}
+"""Options that jobs name in their sentences, and their names in dialogs and macros."""
+SPELT = re.compile(rf"--({'|'.join(OF_COMMAND_LINE)})(?![\w-])(?: \([a-z_]+(?:=[^)]*)?\))?")
+
+
+def as_in_fiji(text: str) -> str:
+    """Return a sentence with the names that options have in Fiji.
+
+    >>> as_in_fiji("begin again with --restart (restart=True).")
+    'begin again with the option restart.'
+    """
+    return SPELT.sub(lambda found: f"the option {OF_COMMAND_LINE[found[1]]}", text)
