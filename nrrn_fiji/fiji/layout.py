@@ -1,4 +1,4 @@
-"""Where windows of images go on the screen, how large they are, and where their sliders stand.
+"""Windows: where they go on the screen, how large they are, where their sliders stand, our icon.
 
 This module must never change an image, and does nothing to one that has no window.
 
@@ -7,25 +7,107 @@ Source: ``ij.gui.ImageWindow`` and ``ij.gui.ImageCanvas`` of ImageJ 1.54p.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
+from ..reports import Table
+from ..resources import data_folder
 from . import java
 
-__all__ = ["enlarge", "move_sliders", "put_beside", "show_alike"]
+__all__ = [
+    "enlarge",
+    "mark_as_ours",
+    "move_away",
+    "move_sliders",
+    "put_beside",
+    "show_alike",
+    "show_table",
+]
 
 
-def put_beside(made: Any, imp: Any) -> None:
-    """Move a window to the right of another, or to its left, if the screen has room there."""
+TABLE_SIZE = (900, 240)
+"""Width and height of a window with a table, in pixels."""
+
+
+@cache
+def _icon() -> Any:
+    """Return the icon as Java has it, read once."""
+    toolkit = java.JClass("java.awt.Toolkit").getDefaultToolkit()
+    return toolkit.getImage(str(data_folder("scripts") / "icon.png"))
+
+
+def mark_as_ours(window: Any) -> None:
+    """Give a dialog or a window of text our icon, in its title and in the list of windows."""
+    window.setIconImage(_icon())
+
+
+def show_table(title: str, table: Table) -> None:
+    """Show a table in a window of columns, from which lines can be copied."""
+    rows = "\n".join("\t".join(row) for row in table.rows)
+    titles = "\t".join(title[:1].upper() + title[1:] for title in table.header)
+    mark_as_ours(java.JClass("ij.text.TextWindow")(title, titles, rows, *TABLE_SIZE))
+
+
+def put_beside(made: Any, imp: Any, *, over: bool = False) -> None:
+    """Move an image's window beside that of another one, where no third image lies.
+
+    To its right, below it or to its left, whichever is on the screen and free first; where none
+    is, it stays where ImageJ has put it.
+
+    Parameters
+    ----------
+    over
+        Where nothing is free, rather cover a third image than the other one.
+    """
     one, other = imp.getWindow(), made.getWindow()
     if one is None or other is None:
         return
     screen = java.JClass("ij.gui.GUI").getMaxWindowBounds(one)
-    right = int(one.getX() + one.getWidth())
-    left = int(one.getX()) - int(other.getWidth())
-    if right + int(other.getWidth()) <= int(screen.x + screen.width):
-        other.setLocation(right, one.getY())
-    elif left >= int(screen.x):
-        other.setLocation(left, one.getY())
+    at, size = one.getBounds(), other.getBounds()
+    places = [
+        (at.x + at.width, at.y),
+        (at.x, at.y + at.height),
+        (at.x - size.width, at.y),
+    ]
+    rectangle = java.JClass("java.awt.Rectangle")
+    spots = [rectangle(int(x), int(y), int(size.width), int(size.height)) for x, y in places]
+    spots = [spot for spot in spots if screen.contains(spot)]
+    taken = _windows_but(other)
+    free = [spot for spot in spots if not any(spot.intersects(bounds) for bounds in taken)]
+    for spot in [*free, *(spots if over else [])][:1]:
+        other.setLocation(spot.x, spot.y)
+
+
+def move_away(dialog: Any, images: Sequence[Any]) -> None:
+    """Move a dialog from before the windows of images, if it covers one of them.
+
+    To the right of one of them or below it, else into the lower right corner of the screen.
+    """
+    windows = [imp.getWindow() for imp in images]
+    taken = [window.getBounds() for window in windows if window is not None]
+    here = dialog.getBounds()
+    if not any(here.intersects(bounds) for bounds in taken):
+        return
+    screen = java.JClass("ij.gui.GUI").getMaxWindowBounds(dialog)
+    wide, high = int(here.width), int(here.height)
+    places = [(at.x + at.width, at.y) for at in reversed(taken)]
+    places += [(at.x, at.y + at.height) for at in reversed(taken)]
+    corner = (int(screen.x + screen.width) - wide, int(screen.y + screen.height) - high)
+    for x, y in places:
+        spot = java.JClass("java.awt.Rectangle")(int(x), int(y), wide, high)
+        if screen.contains(spot) and not any(spot.intersects(bounds) for bounds in taken):
+            dialog.setLocation(spot.x, spot.y)
+            return
+    dialog.setLocation(*corner)
+
+
+def _windows_but(window: Any) -> list[Any]:
+    """Return where the windows of images are, but for one."""
+    manager = java.JClass("ij.WindowManager")
+    images = [manager.getImage(int(number)) for number in manager.getIDList() or ()]
+    shown = [imp.getWindow() for imp in images if imp is not None]
+    return [one.getBounds() for one in shown if one is not None and not one.equals(window)]
 
 
 def enlarge(imp: Any, height: int) -> None:

@@ -24,10 +24,10 @@ from ..progress import Cancelled, NoProgress
 from ..settings import DenoiseSettings
 from ..volumes import StackSource
 from . import java
-from .dialogs import Form, add_note, watched
+from .dialogs import Form, add_note, help_of, watched
 from .entry import Entry, Host, message_of, unused_title
 from .images import volume_of
-from .layout import put_beside, show_alike
+from .layout import mark_as_ours, move_away, put_beside, show_alike
 from .training import float_processor
 
 __all__ = ["follow", "preview", "preview_of"]
@@ -35,6 +35,11 @@ __all__ = ["follow", "preview", "preview_of"]
 
 LINES = 5
 """Of the note beneath the settings: errors are said there, and some are long."""
+FOLLOWS = (
+    "The preview follows the settings, the slice that the image shows, and the selection: draw a "
+    "rectangle to look at a part of a large image. Close takes the preview away, Keep Image leaves "
+    "it open. Denoise Stack... then does the whole stack."
+)
 
 
 class Part:
@@ -175,14 +180,19 @@ def preview(host: Host, values: dict[str, Any]) -> None:
 
 
 def follow(host: Host, entry: Entry) -> None:
-    """Show a preview that follows settings, slice and selection until its dialog is closed."""
+    """Show a preview that follows settings, slice and selection until its dialog is closed.
+
+    Its image goes with the dialog, unless the user wants to keep it.
+    """
     imp = host.current_image()
     volume = volume_of(imp)
     dialog = java.JClass("ij.gui.NonBlockingGenericDialog")("Preview of " + str(imp.getTitle()))
     form = Form(dialog, [option for option in entry.options if not option.expert], {}, imp)
     tell = add_note(dialog, LINES)
-    dialog.setOKLabel("Close")
-    dialog.hideCancelButton()
+    dialog.setOKLabel("Keep Image")
+    dialog.setCancelLabel("Close")  # were it hidden, Help would close the dialog
+    dialog.addHelp(help_of(entry, FOLLOWS))
+    mark_as_ours(dialog)
     spans: dict[Any, tuple[float, float]] = {}
     shown: list[Any] = []
 
@@ -204,7 +214,8 @@ def follow(host: Host, entry: Entry) -> None:
                 made.setSlice(len(names))
                 made.show()
                 show_alike(made, imp)
-                put_beside(made, imp)
+                put_beside(made, imp, over=True)
+                move_away(dialog, [imp, made])
                 shown[:] = [made]
             else:
                 before, position = shown[0].getStackSize(), shown[0].getCurrentSlice()
@@ -221,3 +232,7 @@ def follow(host: Host, entry: Entry) -> None:
 
     with watched(lambda: (where(imp), form.texts()), renew):
         dialog.showDialog()
+    if not dialog.wasOKed():  # to ask whether it was cancelled would end a macro
+        for made in shown:
+            made.changes = False
+            made.close()

@@ -13,10 +13,11 @@ from ..commands import Kind, Option, find_command
 from ..models import DEFAULT_MODEL, load_model
 from ..reports import readable_time
 from ..settings import DenoiseSettings
+from ..volumes import VolumeShape
 from . import java
 from .entry import Entry, Host, options_of, unused_title
 from .images import volume_of
-from .layout import move_sliders
+from .layout import move_sliders, put_beside, show_alike
 
 __all__ = ["add_noise_entry", "denoise_entry", "preview_entry"]
 
@@ -68,17 +69,35 @@ def denoise(host: Host, values: dict[str, Any]) -> None:
             progress=progress,
         )
     for result in (made.noise, made.image):  # the image last: it is then the active one
-        show(result)
-    done = "1 slice" if made.slices == 1 else f"{made.slices} slices"
+        show(result, imp)
+    done = amount(*asked_of(imp, values))
     java.JClass("ij.IJ").showStatus(f"Denoised {done} in {time.monotonic() - begun:.1f} s")
 
 
-def show(result: Any) -> None:
-    """Show a new image under a title of its own; nothing for None."""
+def show(result: Any, imp: Any) -> None:
+    """Show a new image beside its source and as that is shown; nothing for None."""
     if result is not None:
         result.setTitle(unused_title(str(result.getTitle())))
         result.show()
         move_sliders(result)
+        show_alike(result, imp)
+        put_beside(result, imp)
+
+
+def asked_of(imp: Any, values: dict[str, Any]) -> tuple[VolumeShape, int]:
+    """Return the shape of an image as it is read with these values, and how many slices of it."""
+    volume = volume_of(imp)
+    if (axis := values.get("z_axis")) is not None:
+        volume.reinterpret(axis)
+    slices = values.get("slices")
+    return volume.shape, volume.shape.z if slices is None else len(slices)
+
+
+def amount(shape: VolumeShape, slices: int) -> str:
+    """Return how much is denoised, in words: "5 slices", "8 channels", "5 slices x 2 channels"."""
+    counts = {"slice": slices, "channel": shape.c, "time point": shape.t}
+    many = [f"{count} {what}s" for what, count in counts.items() if count > 1]
+    return " x ".join(many) or "1 slice"
 
 
 def time_needed(imp: Any, values: dict[str, Any]) -> str:
@@ -96,10 +115,8 @@ def time_needed(imp: Any, values: dict[str, Any]) -> str:
     network = load_model(values.get("model", DEFAULT_MODEL)).network
     plan = make_plan(volume.shape[2:], volume.dtype, network, settings, (0.0, 1.0))
     count = volume.shape.z if slices is None else len(slices)
-    stacks = volume.shape.c * volume.shape.t
-    seconds = estimate_seconds(network, plan, count) * stacks
-    images = "1 slice" if count * stacks == 1 else f"{count * stacks} slices"
-    return f"About {readable_time(seconds)} for {images} ({plan.device})."
+    seconds = estimate_seconds(network, plan, count) * volume.shape.c * volume.shape.t
+    return f"About {readable_time(seconds)} for {amount(volume.shape, count)} ({plan.device})."
 
 
 def preview_entry() -> Entry:
@@ -156,4 +173,4 @@ def add_noise(host: Host, values: dict[str, Any]) -> None:
     imp = host.current_image()
     with host.working_on(imp, "Add Noise") as progress:
         made = noisy_image(imp, find_command("add-noise").make_settings(values), progress=progress)
-    show(made)
+    show(made, imp)

@@ -262,7 +262,7 @@ class View:
             self._sample = java.JClass("ij.ImagePlus")(title, processor)
             self._sample.show()
             enlarge(self._sample, SAMPLE_ON_SCREEN)
-            put_beside(self._sample, self._window.getImagePlus())
+            put_beside(self._sample, self._window.getImagePlus(), over=True)
         elif self._sample.isVisible():
             self._sample.setProcessor(processor)
             self._sample.changes = False

@@ -192,9 +192,26 @@ def preview() -> dict[str, Any]:
     user.wait(lambda: user.image(title).getStackSize() == 3)
     stack = user.image(title).getStack()
     seen["labels"] = [str(stack.getSliceLabel(n)) for n in (1, 2, 3)]
+    helped = next(part for part in user.parts(asked) if user.said(part).strip() == "Help")
+    user.press(helped)
+    user.window("Preview of front Help").dispose()
+    seen["still there"] = bool(asked.isShowing())
     user.close(asked, "Close")
+    seen["gone"] = user.wait(lambda: not is_open(title))
+    user.choose("Preview...")
+    asked = user.dialog("Preview of front")
+    user.fill(asked, Model="tiny")
+    user.image(title)
+    user.close(asked, "Keep Image")
+    user.wait(lambda: not user.running())
+    seen["kept"] = is_open(title)
     seen["unchanged"] = bool((user.pixels("front") == before).all())
     return seen
+
+
+def is_open(title: str) -> bool:
+    """Whether an image of that title is open."""
+    return java("ij.WindowManager").getImage(title) is not None
 
 
 def train() -> dict[str, Any]:

@@ -137,6 +137,9 @@ def test_preview(seen: dict[str, Any]) -> None:
     assert seen["note"] == "Shown: the selection in slice 5."
     assert "units is 7" in seen["refused"]
     assert seen["labels"] == ["after unit 1", "after unit 2", "final"]
+    assert seen["still there"]  # the dialog, whoever asks for help
+    assert seen["gone"]
+    assert seen["kept"]
     assert seen["unchanged"]
 
 
