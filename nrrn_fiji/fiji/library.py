@@ -15,9 +15,13 @@ from ..models import user_models_dir
 from ..reports import Report
 from . import java
 from .entry import Entry, Host
+from .layout import mark_as_ours, show_table
+from .texts import INDENT, LOG_LETTERS, in_lines
 
 __all__ = ["help_entry", "models_entry"]
 
+TEXT_SIZE = (800, 480)
+"""Width and height of a window of text, in pixels: as wide as its lines."""
 LIST, SHOW, IMPORT, REMOVE = "list", "show", "import", "remove"
 
 
@@ -92,9 +96,7 @@ def show_list(host: Host, report: Report) -> None:
     if host.app.headless or report.table is None:
         tell(host, "Models", as_text(report))
         return
-    rows = "\n".join("\t".join(row) for row in report.table.rows)
-    titles = "\t".join(title[:1].upper() + title[1:] for title in report.table.header)
-    java.JClass("ij.text.TextWindow")("NRRN Models", titles, rows, 900, 240)
+    show_table("NRRN Models", report.table)
     java.JClass("ij.IJ").showStatus(report.summary)
 
 
@@ -103,7 +105,10 @@ def tell(host: Host, title: str, text: str) -> None:
     if host.app.headless:
         java.JClass("ij.IJ").log(text)
         return
-    window = java.JClass("ij.text.TextWindow")(f"NRRN {title}", text, 760, 480)
+    window = java.JClass("ij.text.TextWindow")(
+        f"NRRN {title}", in_lines(text, LOG_LETTERS, indent=INDENT), *TEXT_SIZE
+    )
+    mark_as_ours(window)
     panel = window.getTextPanel()
     panel.setFont(java.JClass("java.awt.Font")("Monospaced", 0, 12), False)
 
@@ -129,7 +134,7 @@ def show_help(host: Host, values: dict[str, Any]) -> None:
         for entry in host.entries.values():
             java.JClass("ij.IJ").log(f"{entry.command}: {entry.summary}")
         return
-    java.JClass("ij.gui.HTMLDialog")("NRRN Help", help_page(host), False)
+    mark_as_ours(java.JClass("ij.gui.HTMLDialog")("NRRN Help", help_page(host), False))
 
 
 def help_page(host: Host) -> str:

@@ -15,6 +15,7 @@ from ..models import known_models
 from . import java
 from .entry import Entry, Host, options_of, unused_title
 from .images import volume_of
+from .layout import show_table
 
 __all__ = ["sheet_entry"]
 
@@ -37,7 +38,7 @@ def sheet_entry() -> Entry:
 
 
 def sheet(host: Host, values: dict[str, Any]) -> None:
-    """Draw the picture and open it."""
+    """Draw the picture and open it, with the settings as a table on a screen."""
     from ..jobs.preview import preview_file
 
     imp = host.current_image()
@@ -48,17 +49,22 @@ def sheet(host: Host, values: dict[str, Any]) -> None:
         tempfile.TemporaryDirectory(prefix="nrrn-") as folder,
     ):
         path = Path(folder) / "preview.png"
-        preview_file(
+        report = preview_file(
             volume,
             path,
             find_command("preview").make_settings(values),
             model=own,
             channel=int(imp.getC()) - 1,
             command=macro_of,
+            first_slice=1,
             progress=progress,
         )
         picture = java.JClass("ij.IJ").openImage(str(path))
-    picture.setTitle(unused_title(f"{volume.name} preview"))
+    title = unused_title(f"{volume.name} preview")
+    picture.setTitle(title)
+    if not host.without_dialogs(None) and report.table is not None:
+        # Beneath a picture that is shown smaller, nobody can read them, nor copy them.
+        show_table(f"Settings of {title}", report.table)
     picture.show()
 
 

@@ -85,6 +85,7 @@ def preview_file(
     z_axis: str | None = None,
     overwrite: bool = False,
     command: Callable[[Choice], str] | None = None,
+    first_slice: int = 0,
     progress: Progress | None = None,
 ) -> Report:
     """Draw a few crops of a stack under several settings, as one picture.
@@ -107,6 +108,8 @@ def preview_file(
         Replace an existing picture, and a model that was fine-tuned for it.
     command
         Returns what is written beneath a choice; its command line when left out.
+    first_slice
+        The number of the first slice, for those who look: ImageJ counts from 1.
     progress
         Is told of every choice, and asked whether to stop.
 
@@ -169,6 +172,7 @@ def preview_file(
         choices.sort(key=lambda choice: choice.group)
         sheet = Sheet(volume, stack, scale, settings, progress)
         sheet.command = command or (lambda choice: choice.command(str(source)))
+        sheet.first_slice = first_slice
         rows = sheet.rows(choices)
         draw_sheet(
             rows,
@@ -222,6 +226,7 @@ class Sheet:
         self.seconds: dict[tuple[str, int | None], float] = {}
         self.shown = (0.0, 1.0)
         self.command: Callable[[Choice], str] = lambda choice: choice.command(volume.name)
+        self.first_slice = 0
 
     def read_around(self, z: int) -> tuple[int, Array]:
         """Return a slice with those beside it, and the number of the first."""
@@ -249,7 +254,8 @@ class Sheet:
     @property
     def columns(self) -> list[str]:
         """Return what the columns show."""
-        named = [f"{place.kind}, slice {place.z}" for place in self.places]
+        first = self.first_slice
+        named = [f"{place.kind}, slice {place.z + first}" for place in self.places]
         return [*named, f"taken away ({self.places[0].kind})"]
 
     @property
