@@ -191,7 +191,7 @@ def test_the_other_commands_read_every_format(
 def test_names_choose_the_format() -> None:
     for name, module in (
         ("a.tif", "tiff_output"),
-        ("a.OME.ZARR", "ome_zarr"),
+        ("a.OME.ZARR", "ome_zarr_output"),
         ("a.h5", "hdf5"),
         ("a.mrc", "mrc"),
         ("a", "folders"),
