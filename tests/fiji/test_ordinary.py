@@ -58,6 +58,7 @@ print("iqr " + getResult("IQR", nResults - 1));
 run("NRRN Macro Extensions");
 Ext.iqr(value);
 print("ext " + value);
+run("Denoise File...", "source=[" + in + "/plain.tif] out=[" + out + "/file.tif] " + model);
 run("NRRN Preview...", model);
 print("preview " + getTitle());
 close("*");
@@ -249,6 +250,12 @@ def test_the_pixels_are_those_of_the_library(there: World, stacks: Path, model: 
     expected = nrrn_fiji.denoise(source, model)
     assert np.array_equal(tifffile.imread(there.out / "all" / "plain.tif"), expected)
     assert np.array_equal(tifffile.imread(there.out / "virtual.tif"), expected[1:3])
+
+
+def test_a_file_is_denoised_without_being_opened(there: World, here: World, stacks: Path) -> None:
+    one, other = (tifffile.imread(world.out / "file.tif") for world in (there, here))
+    assert np.array_equal(one, other)
+    assert np.array_equal(one, tifffile.imread(there.out / "all" / "plain.tif"))
 
 
 def test_an_error_ends_the_macro_with_a_sentence(there: World) -> None:

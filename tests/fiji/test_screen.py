@@ -96,7 +96,8 @@ def seen(told: dict[str, Any], request: pytest.FixtureRequest) -> dict[str, Any]
 def test_menu(told: dict[str, Any], seen: dict[str, Any]) -> None:
     assert "on a screen" in told["about"]
     assert seen["menus"] == 1
-    wanted = ["Denoise Stack...", "Preview...", "Train on This Stack...", "Add Noise..."]
+    wanted = ["Denoise Stack...", "Denoise File...", "Preview...", "Preview Settings..."]
+    wanted += ["Train on This Stack...", "Add Noise..."]
     wanted += ["Align and Average Scans...", "Measure Noise...", "Compare...", "Models...", "Help"]
     # In an ordinary Fiji an entry is called what macros call it.
     items = [label if label in wanted else label.removeprefix("NRRN ") for label in seen["items"]]

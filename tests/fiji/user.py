@@ -209,15 +209,18 @@ def close(shown: Any, button: str = "OK") -> None:
 
 
 def field(shown: Any, label: str) -> Any:
-    """Return the field of a dialog whose label begins like that."""
+    """Return the field of a dialog whose label begins like that; of a slider, where one types."""
     before = None
+    beside = tuple(java(f"java.awt.{kind}") for kind in ("Panel", "Scrollbar", "Button"))
     for part in parts(shown):
         if isinstance(part, java("java.awt.Checkbox")):
             if said(part).startswith(label):
                 return part
         elif isinstance(part, java("java.awt.Label")):
             before = part
-        elif before is not None and said(before).startswith(label):
+        elif before is None or isinstance(part, beside):
+            continue  # a button Browse comes after its field
+        elif said(before).startswith(label):
             return part
     raise LookupError(f"no field {label!r}; on the screen: {screen_as_text()}")
 
