@@ -42,11 +42,13 @@ def mark_as_ours(window: Any) -> None:
     window.setIconImage(_icon())
 
 
-def show_table(title: str, table: Table) -> None:
-    """Show a table in a window of columns, from which lines can be copied."""
+def show_table(title: str, table: Table) -> Any:
+    """Show a table in a window of columns, from which lines can be copied; return the window."""
     rows = "\n".join("\t".join(row) for row in table.rows)
     titles = "\t".join(title[:1].upper() + title[1:] for title in table.header)
-    mark_as_ours(java.JClass("ij.text.TextWindow")(title, titles, rows, *TABLE_SIZE))
+    window = java.JClass("ij.text.TextWindow")(title, titles, rows, *TABLE_SIZE)
+    mark_as_ours(window)
+    return window
 
 
 def put_beside(made: Any, imp: Any, *, over: bool = False) -> None:
@@ -80,7 +82,7 @@ def put_beside(made: Any, imp: Any, *, over: bool = False) -> None:
 
 
 def move_away(dialog: Any, images: Sequence[Any]) -> None:
-    """Move a dialog from before the windows of images, if it covers one of them.
+    """Move a dialog, or another window, away from those of images, if it lies over one of them.
 
     To the right of one of them or below it, else into the lower right corner of the screen.
     """

@@ -15,7 +15,7 @@ from ..models import known_models
 from . import java
 from .entry import Entry, Host, options_of, unused_title
 from .images import volume_of
-from .layout import show_table
+from .layout import move_away, put_beside, show_table
 
 __all__ = ["sheet_entry"]
 
@@ -62,10 +62,14 @@ def sheet(host: Host, values: dict[str, Any]) -> None:
         picture = java.JClass("ij.IJ").openImage(str(path))
     title = unused_title(f"{volume.name} preview")
     picture.setTitle(title)
-    if not host.without_dialogs(None) and report.table is not None:
-        # Beneath a picture that is shown smaller, nobody can read them, nor copy them.
-        show_table(f"Settings of {title}", report.table)
     picture.show()
+    if host.without_dialogs(None) or picture.getWindow() is None:
+        return
+    put_beside(picture, imp, over=True)
+    picture.getWindow().repaint()  # the line above the image too
+    if report.table is not None:
+        # Beneath a picture that is shown smaller, nobody can read what a macro says, nor copy it.
+        move_away(show_table(f"Settings of {title}", report.table), [picture])
 
 
 def macro_of(choice: Any) -> str:
