@@ -119,8 +119,14 @@ def enlarge(imp: Any, height: int) -> None:
         return
     canvas.setSize(factor * int(imp.getWidth()), factor * int(imp.getHeight()))
     canvas.setMagnification(float(factor))
+    _lay_out(imp)
+
+
+def _lay_out(imp: Any) -> None:
+    """Fit a window around its canvas, and draw both anew: what Java drew before may still stand."""
     imp.getWindow().pack()
-    imp.getWindow().repaint()  # the line above the image too
+    imp.getWindow().repaint()  # the line above the image
+    imp.getCanvas().repaint()
 
 
 def show_alike(made: Any, imp: Any) -> None:
@@ -139,8 +145,7 @@ def show_alike(made: Any, imp: Any) -> None:
             return
         canvas.setSize(wide, high)
     canvas.setMagnification(magnification)
-    made.getWindow().pack()
-    made.getWindow().repaint()  # the line above the image too
+    _lay_out(made)
 
 
 def move_sliders(imp: Any) -> None:
