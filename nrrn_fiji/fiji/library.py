@@ -111,6 +111,7 @@ def tell(host: Host, title: str, text: str) -> None:
     mark_as_ours(window)
     panel = window.getTextPanel()
     panel.setFont(java.JClass("java.awt.Font")("Monospaced", 0, 12), False)
+    panel.scrollToTop()
 
 
 # --- help --------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ INDENT = "    "
 
 
 def in_lines(text: str, letters: int, *, indent: str = "") -> str:
-    """Return a text with no line longer than ``letters``, but for words that are.
+    """Return a text with no line longer than ``letters``, but for words and rows of columns.
 
     Parameters
     ----------
@@ -35,6 +35,8 @@ def in_lines(text: str, letters: int, *, indent: str = "") -> str:
 
 
 def _wrapped(text: str, letters: int, indent: str) -> list[str]:
+    if "  " in text.strip():  # a row of columns
+        return [text]
     return textwrap.wrap(
         text,
         letters,

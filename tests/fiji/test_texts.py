@@ -21,6 +21,9 @@ def test_a_path_stays_whole_and_lines_stay_lines() -> None:
     path = "/home/somebody/" + "far-away/" * 12 + "stack.tif"
     assert in_lines(f"There is no file {path}: check it.", 40).splitlines()[1] == f"{path}:"
     assert in_lines("one\n\ntwo", 40) == "one\n\ntwo"
+    row = "  NRRN, 3 images      23.01      26.37"
+    assert in_lines(row, 20) == row
+    assert in_lines("  two words", 9, indent="  ") == "  two\n    words"
 
 
 def test_a_note_has_as_many_lines_as_there_is_room_for() -> None:
