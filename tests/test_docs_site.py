@@ -101,6 +101,8 @@ def test_drawings_are_those_of_their_script(tmp_path: Path) -> None:
         assert images.sub("", file.read_text(encoding="utf-8")) == images.sub("", kept)
     icons = [imread(folder / "icon.png") for folder in (tmp_path, ROOT / "docs" / "images")]
     np.testing.assert_array_equal(*icons)
+    # The one that Fiji's windows show travels with what is installed there.
+    np.testing.assert_array_equal(icons[0], imread(ROOT / "fiji_scripts" / "icon.png"))
     assert icons[0].shape == (64, 64, 4)
     assert icons[0][0, 0, 3] == 0 and icons[0][32, 32, 3] == 255
 

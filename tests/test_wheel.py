@@ -79,6 +79,23 @@ def test_the_wheel_is_typed_and_has_its_command(installed: Path) -> None:
     assert licence.read_text() == (ROOT / "LICENSE").read_text()
 
 
+def test_every_library_of_others_travels_with_its_licence(installed: Path) -> None:
+    folder = installed / "nrrn_fiji" / "_data" / "scripts" / "jars"
+    notice = (folder / "LICENCES.md").read_text(encoding="utf-8")
+    jars = sorted(folder.glob("*.jar"))
+    assert jars
+    for jar in jars:
+        assert f"`{jar.name}`" in notice
+        with zipfile.ZipFile(jar) as archive:
+            own = any(Path(name).name == "LICENSE" for name in archive.namelist())
+        name = jar.name.split("-")[0].capitalize()
+        # One that does not carry its licence itself has it in full in the notice.
+        assert own or "Redistribution and use" in notice.partition(f"## {name}")[2], jar.name
+    # Where tools that gather licences look.
+    (listed,) = installed.glob("*.dist-info/licenses/fiji_scripts/jars/LICENCES.md")
+    assert listed.read_text(encoding="utf-8") == notice
+
+
 def test_the_wheel_carries_no_tests(installed: Path) -> None:
     assert {path.name for path in installed.iterdir() if path.suffix != ".dist-info"} == {
         "nrrn_fiji"
