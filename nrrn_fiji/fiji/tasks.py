@@ -40,6 +40,7 @@ class ImageJProgress:
     def __init__(self, app: ImageJ, title: str, *, counts: bool = True):
         self._ij = java.JClass("ij.IJ")
         self._ij.resetEscape()
+        self._ij.showStatus(f"{title} ...")  # to begin can take some seconds
         self._title = title
         self._counts = counts
         self._headless = app.headless
