@@ -52,8 +52,11 @@ SLICE = 12
 ENOUGH_DONE = ("Denoise: 9/", "Denoise: 10/", "Denoise: 11/", "Denoise: 12/", "Denoise: 13/")
 """What the status line says when a third of the example is denoised."""
 SECONDS_TO_DRAW = 1.5
+BESIDE_MENU = (750, 300)
+"""Where windows are that an opened menu shall not hide, in pixels."""
 SECONDS_TO_SETTLE = 8.0
 """A new Fiji greets its user with windows of its own; they are closed."""
+SECONDS_TO_QUIT = 60.0
 STEPS = 1000
 SMALL = {"Units": "2", "Maps": "16"}
 """A network that shows within minutes how a training goes."""
@@ -315,6 +318,31 @@ def align(take: Photographer) -> None:
     take.keep("align", [imp.getWindow(), average.getWindow(), plot])
 
 
+def ordinary(take: Photographer) -> None:
+    """Plugins > NRRN in a Fiji that was started by itself, and a stack before and after."""
+    imp = open_stack(take)
+    user.close(ask(imp, "Denoise Stack...", "Denoise Stack"))
+    result = user.image(RESULT)
+    user.wait(lambda: not user.running())
+    take.place(imp.getWindow(), *BESIDE_MENU)
+    take.beside(result.getWindow(), imp.getWindow())
+    main = imagej(take)
+    before = user.screen_picture()
+    labels = [str(entry.getLabel()) for entry in user.menus()]
+    click(*word_in_menu_bar(before, main, labels.index("Plugins"), len(labels)))
+    plugins = changed(before)
+    opened = user.screen_picture()
+    entries = [label for label in user.entries_of(user.menu_of("Plugins")) if label != "-"]
+    for _ in range(1 + entries.index("NRRN")):
+        press_key("VK_DOWN", 0.1)
+    press_key("VK_RIGHT")
+    ours = changed(opened, plugins[0] + plugins[2])
+    shown = [main, imp.getWindow(), result.getWindow()]
+    take.keep("ordinary", shown, [plugins, ours], front=False)
+    for _ in range(3):
+        press_key("VK_ESCAPE")
+
+
 def ask(imp: Any, entry: str, title: str) -> Any:
     """Choose an entry of the menu for an image and return the dialog that opens."""
     user.java("ij.IJ").selectWindow(imp.getTitle())
@@ -349,12 +377,12 @@ def click(x: int, y: int) -> None:
     time.sleep(1.5)
 
 
-def press_key(name: str) -> None:
-    """Press a key."""
+def press_key(name: str, seconds: float = 0.5) -> None:
+    """Press a key, and give what it does so much time to be drawn."""
     key = getattr(user.java("java.awt.event.KeyEvent"), name)
     robot().keyPress(key)
     robot().keyRelease(key)
-    time.sleep(0.5)
+    time.sleep(seconds)
 
 
 def changed(before: Any, beyond: int = 0) -> tuple[int, int, int, int]:
@@ -389,8 +417,11 @@ def main() -> None:
     parser.add_argument("--fiji", type=Path, help="the Fiji folder; looked for when left out")
     parser.add_argument("--out", type=Path, default=CHECKOUT / "docs" / "images")
     parser.add_argument("--steps", type=int, default=STEPS, help="of the training that is shown")
-    parser.add_argument("--only", nargs="+", metavar="NAME", choices=list(SCENES))
+    parser.add_argument("--only", nargs="+", metavar="NAME", choices=[*SCENES, ORDINARY])
+    parser.add_argument("--ordinary-in", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
+    if asked.ordinary_in is not None:
+        take_picture_of_ordinary(asked.fiji, Photographer(asked.out, 0), asked.ordinary_in)
     stack = ExitStack()
     # At the very end: where its screen goes first, Java ends the program with an error.
     atexit.register(stack.close)
@@ -405,7 +436,36 @@ def main() -> None:
     os.environ["NRRN_MODELS"] = str(home / "models")
     os.environ["XDG_CONFIG_HOME"] = str(home / "config")
     take = Photographer(asked.out, asked.steps)
-    take_pictures(asked.fiji, take, asked.only or list(SCENES), home)
+    names = asked.only or [ORDINARY, *SCENES]
+    if ORDINARY in names:
+        # A Fiji that quits ends its process on the spot: it has one of its own.
+        words = [sys.executable, __file__, "--ordinary-in", str(home), "--out", str(asked.out)]
+        words += ["--fiji", str(asked.fiji)] if asked.fiji else []
+        subprocess.run(words, check=True)
+    scenes = [name for name in names if name != ORDINARY]
+    if scenes:
+        take_pictures(asked.fiji, take, scenes, home)
+
+
+def take_picture_of_ordinary(fiji: Path | None, take: Photographer, home: Path) -> None:
+    """Install NRRN into a copy of Fiji, start that as Java does, let the scene play, and quit."""
+    import ordinary_fiji
+
+    from nrrn_fiji.fiji.installed import find_fiji
+    from nrrn_fiji.fiji.scripts import install_scripts
+
+    copy = home / "Fiji.app"
+    shutil.copytree(find_fiji(fiji), copy, symlinks=True)
+    install_scripts(copy)
+    options = [f"-Duser.home={home}", "-Dawt.useSystemAAFontSettings=on"]
+    ordinary_fiji.open_window(copy, options)
+    time.sleep(SECONDS_TO_SETTLE)
+    user.close_all()
+    ordinary(take)
+    user.close_all()
+    user.java("ij.IJ").getInstance().quit()
+    time.sleep(SECONDS_TO_QUIT)
+    sys.exit("Fiji did not quit.")
 
 
 def take_pictures(fiji: Path | None, take: Photographer, names: Sequence[str], home: Path) -> None:
@@ -425,6 +485,7 @@ def take_pictures(fiji: Path | None, take: Photographer, names: Sequence[str], h
     wait_until_quit()
 
 
+ORDINARY = "ordinary"
 SCENES: dict[str, Callable[[Photographer], None]] = {
     "menu": menu,
     "preview": preview,

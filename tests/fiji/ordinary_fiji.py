@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,8 +38,16 @@ class OrdinaryFiji:
         return f"ordinary Fiji in {self.fiji}, on a screen"
 
 
-def open_window(fiji: Path) -> OrdinaryFiji:
-    """Start Java with a Fiji folder as its launcher does, and wait for Fiji's window."""
+def open_window(fiji: Path, options: Sequence[str] = ()) -> OrdinaryFiji:
+    """Start Java with a Fiji folder as its launcher does, and wait for Fiji's window.
+
+    Parameters
+    ----------
+    fiji
+        The Fiji folder.
+    options
+        Further ones for Java.
+    """
     home = installed.find_java(fiji).home
     jars = [str(jar) for name in ("jars", "plugins") for jar in (fiji / name).rglob("*.jar")]
     jpype.startJVM(
@@ -48,6 +56,7 @@ def open_window(fiji: Path) -> OrdinaryFiji:
         f"-Dplugins.dir={fiji}",
         f"-Dimagej.dir={fiji}",
         "-Xmx1000m",
+        *options,
         classpath=sorted(jars),
     )
     java("net.imagej.Main").main([])
