@@ -63,6 +63,20 @@ def test_places_are_detailed_typical_and_flat(stack: Path) -> None:
             assert one is other or apart
 
 
+def test_slices_are_counted_as_those_do_who_look(
+    stack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[list[str]] = []
+    monkeypatch.setattr(
+        preview_job, "draw_sheet", lambda rows, columns, *rest: shown.append(columns)
+    )
+    for first in (0, 1):
+        settings = PreviewSettings(crops=1, size=32, strengths="none")
+        preview_file(stack, tmp_path / f"{first}.png", settings, first_slice=first)
+    numbers = [int(columns[0].rpartition(" ")[2]) for columns in shown]
+    assert numbers[1] == numbers[0] + 1
+
+
 def test_places_avoid_what_is_no_image() -> None:
     image = np.full((3, 100, 100), 100, np.float32)
     image += np.random.default_rng(1).normal(0, 5, image.shape).astype(np.float32)

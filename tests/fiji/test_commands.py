@@ -152,6 +152,31 @@ def test_settings_are_previewed_as_one_picture(
     assert len(np.unique(colours)) > 50
 
 
+def test_channels_are_called_channels(app: jvm.ImageJ, java: Any, model: str) -> None:
+    from nrrn_fiji.fiji.dialogs import concerns, label_of
+    from nrrn_fiji.fiji.stacks import denoise_entry
+
+    entry = denoise_entry()
+    assert entry.note is not None
+    slices = next(option for option in entry.options if option.name == "slices")
+    make = java("ij.IJ").createHyperStack
+    for counts, amount, label in (
+        ((8, 1, 1), "8 channels", "Slices (all when empty)"),
+        ((2, 5, 1), "5 slices x 2 channels", "Slices (1-5, all when empty)"),
+        ((1, 5, 3), "5 slices x 3 time points", "Slices (1-5, all when empty)"),
+        ((1, 5, 1), "5 slices", "Slices (1-5, all when empty)"),
+        ((1, 1, 1), "1 slice", None),
+    ):
+        imp = make("many", 20, 16, *counts, 8)
+        assert f" for {amount} (" in entry.note(imp, {"model": model})
+        assert concerns(slices, imp) == (label is not None)
+        assert label is None or label_of(slices, imp) == label
+    deep = make("deep", 20, 16, 8, 1, 1, 8)  # its slices were saved as channels
+    assert " for 3 slices (" in entry.note(
+        deep, {"model": model, "z_axis": "C", "slices": range(2, 5)}
+    )
+
+
 def test_a_preview_that_is_not_possible(app: jvm.ImageJ, model: str) -> None:
     for before, options, message in (
         ("", f"model=[{model}]", "No image is open"),
