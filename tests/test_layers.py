@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,38 @@ def test_imports_go_down_only() -> None:
         if path != PACKAGE / "__init__.py" and LAYER.get(name, 99) > LAYER.get(top(path), -1)
     ]
     assert upward == []
+
+
+def module_of(path: Path) -> str:
+    """The dotted name of a file of ours, without the package's."""
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
+def modules_imported(path: Path) -> Iterator[str]:
+    """Modules of ours that a file imports from within the package, but those for types alone."""
+    inside = path.relative_to(PACKAGE).parent.parts
+    known = {module_of(other) for other in FILES}
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for_types = {
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test)
+        for node in ast.walk(block)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level and id(node) not in for_types:
+            base = [*inside[: len(inside) + 1 - node.level], *filter(None, [node.module])]
+            for name in [".".join([*base, alias.name]) for alias in node.names] + [".".join(base)]:
+                if name in known:
+                    yield name
+
+
+def test_no_modules_import_each_other() -> None:
+    imports = {
+        module_of(path): set(modules_imported(path)) for path in FILES if path.stem != "__init__"
+    }
+    assert {"entry", "java"} < {name.rpartition(".")[2] for name in imports["fiji.plugin"]}
+    list(TopologicalSorter(imports).static_order())  # a CycleError names the circle
 
 
 def test_the_import_finder_sees_every_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
