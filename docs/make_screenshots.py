@@ -52,6 +52,7 @@ SLICE = 12
 ENOUGH_DONE = ("Denoise: 9/", "Denoise: 10/", "Denoise: 11/", "Denoise: 12/", "Denoise: 13/")
 """What the status line says when a third of the example is denoised."""
 SECONDS_TO_DRAW = 1.5
+ZOOM_BESIDE_MENU = 1.75
 BESIDE_MENU = (750, 300)
 """Where windows are that an opened menu shall not hide, in pixels."""
 SECONDS_TO_SETTLE = 8.0
@@ -176,12 +177,12 @@ def open_stack(take: Photographer) -> Any:
     return imp
 
 
-def zoom(imp: Any) -> None:
-    """Show an image at twice its size, in a window that fits."""
+def zoom(imp: Any, factor: float = ZOOM) -> None:
+    """Show an image at so many times its size, in a window that fits."""
     canvas = imp.getCanvas()
-    width, height = int(imp.getWidth() * ZOOM), int(imp.getHeight() * ZOOM)
+    width, height = int(imp.getWidth() * factor), int(imp.getHeight() * factor)
     canvas.setSize(width, height)
-    canvas.setMagnification(ZOOM)
+    canvas.setMagnification(factor)
     imp.getWindow().pack()
 
 
@@ -324,6 +325,8 @@ def ordinary(take: Photographer) -> None:
     user.close(ask(imp, "Denoise Stack...", "Denoise Stack"))
     result = user.image(RESULT)
     user.wait(lambda: not user.running())
+    for shown in (imp, result):
+        user.on_event_thread(lambda shown=shown: zoom(shown, ZOOM_BESIDE_MENU))
     take.place(imp.getWindow(), *BESIDE_MENU)
     take.beside(result.getWindow(), imp.getWindow())
     main = imagej(take)
@@ -333,12 +336,11 @@ def ordinary(take: Photographer) -> None:
     plugins = changed(before)
     opened = user.screen_picture()
     entries = [label for label in user.entries_of(user.menu_of("Plugins")) if label != "-"]
-    for _ in range(1 + entries.index("NRRN")):
+    for _ in range(entries.index("NRRN")):  # the first one is chosen already
         press_key("VK_DOWN", 0.1)
     press_key("VK_RIGHT")
     ours = changed(opened, plugins[0] + plugins[2])
-    shown = [main, imp.getWindow(), result.getWindow()]
-    take.keep("ordinary", shown, [plugins, ours], front=False)
+    take.keep("ordinary", [main, imp.getWindow(), result.getWindow()], [plugins, ours], front=False)
     for _ in range(3):
         press_key("VK_ESCAPE")
 
