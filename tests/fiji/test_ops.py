@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,18 @@ def test_scripts_of_other_languages(ij: Any, imp: Any, model: str, script: str) 
     done = ij.script().run(script, code, True, ["img", imp, "model", model]).get()
     expected = nrrn_fiji.denoise(pixels(imp), model, units=1)
     assert np.array_equal(pixels(done.getOutput("out")), expected)
+
+
+def test_the_script_of_the_guide(ij: Any, java: Any, imp: Any, model: str) -> None:
+    guide = Path(__file__).parents[2] / "docs" / "fiji.md"
+    blocks = re.findall(r"^```groovy\n(.*?)^```", guide.read_text(encoding="utf-8"), re.M | re.S)
+    assert blocks
+    dataset = ij.convert().convert(imp, java("net.imagej.Dataset"))
+    for block in blocks:
+        code = block.replace("fibsem-medulla", model)
+        done = ij.script().run("guide.groovy", code, True, ["image", dataset]).get()
+        expected = nrrn_fiji.denoise(pixels(imp), model)
+        assert np.array_equal(pixels(done.getOutput("clean")), expected)
 
 
 def test_an_error_is_one_sentence(ij: Any, java: Any, imp: Any, model: str) -> None:
