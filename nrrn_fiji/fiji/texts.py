@@ -12,7 +12,7 @@ import textwrap
 __all__ = ["DIALOG_LETTERS", "INDENT", "LOG_LETTERS", "as_in_fiji", "exactly", "in_lines"]
 
 LOG_LETTERS = 100
-"""In a line of the window Log as ImageJ opens it."""
+"""In a line of the window Log, and of other windows of text."""
 DIALOG_LETTERS = 80
 """In a line of an error's dialog."""
 INDENT = "    "
