@@ -36,7 +36,7 @@ COMMAND = "nrrn.Command"
 OLDEST_JAVA = 8
 OLDEST_APPOSE = (0, 7)
 COMPILER = "org.codehaus.groovy.tools.FileSystemCompiler"
-SECONDS_TO_COMPILE = 120
+SECONDS_TO_COMPILE = 600
 SAME_TIME = (1980, 1, 1, 0, 0, 0)
 """Of every file in the jar: what is the same must look the same."""
 
@@ -157,14 +157,21 @@ def _compiled(fiji: Path) -> dict[str, bytes]:
     with tempfile.TemporaryDirectory(prefix="nrrn-") as work:
         against = path([str(imagej), *map(str, appose)])
         words = [str(program), "-cp", str(groovy), COMPILER, "-cp", against, "-d", work]
-        done = subprocess.run(
-            [*words, *map(str, _sources())],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=SECONDS_TO_COMPILE,
-            check=False,
-        )
+        try:
+            done = subprocess.run(
+                [*words, *map(str, _sources())],
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=SECONDS_TO_COMPILE,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as late:
+            raise RuntimeError(
+                f"Compiling the plugin with {groovy.name} of {fiji} takes more than "
+                f"{SECONDS_TO_COMPILE // 60} minutes: install again when this computer has less "
+                "to do, or use `nrrn fiji`, which needs nothing installed."
+            ) from late
         if done.returncode != 0:
             said = (done.stderr or done.stdout).strip()
             raise RuntimeError(
