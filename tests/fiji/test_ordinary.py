@@ -354,3 +354,19 @@ def test_a_fiji_that_cannot_run_it_is_told_so(
     tmp_path: Path, names: list[str], expect: type[Exception], match: str
 ) -> None:
     refused(tmp_path, names, expect, match)
+
+
+def test_a_compiler_that_does_not_end_is_told_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "jars").mkdir()
+    for name in ("ij-1.54p.jar", "groovy-4.0.23.jar"):
+        (tmp_path / "jars" / name).touch()
+
+    def late(words: list[str], **how: Any) -> None:
+        raise subprocess.TimeoutExpired(words, how["timeout"])
+
+    monkeypatch.setattr(ordinary, "_java", lambda fiji: installed.Java(tmp_path, 17, "17", "", ""))
+    monkeypatch.setattr(subprocess, "run", late)
+    with pytest.raises(RuntimeError, match="takes more than 10 minutes: install again when"):
+        ordinary.plugin_files(tmp_path)
