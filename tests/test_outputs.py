@@ -385,7 +385,9 @@ def test_a_whole_output_of_another_request_is_not_ours(
 
 
 def test_an_output_that_was_changed_since_is_not_ours(untidy: Path, tmp_path: Path) -> None:
+    before = untidy.stat()
     untidy.write_text("old image")  # as long as what was written
+    os.utime(untidy, ns=(before.st_atime_ns, before.st_mtime_ns + 1_000_000_000))
     assert not PartialOutput({"image": untidy}).look()
     with pytest.raises(FileExistsError, match="exists already"):
         again(untidy, REQUEST)
@@ -393,6 +395,19 @@ def test_an_output_that_was_changed_since_is_not_ours(untidy: Path, tmp_path: Pa
     untidy.unlink()
     assert not again(untidy, REQUEST)
     assert untidy.read_text() == "newer image"
+
+
+def test_a_new_output_replaces_one_of_the_same_size_and_time(tmp_path: Path) -> None:
+    """Disks that count time in seconds cannot tell the outputs of two short runs apart."""
+    out = tmp_path / "clean.tif"
+    with PartialOutput({"image": out}, overwrite=True) as part:
+        begin(part)
+        part.mark(BlockKey(0, 0, 0))
+        out.write_text("old image")
+        time = part.path("image").stat().st_mtime_ns
+        os.utime(out, ns=(time, time))
+        part.finish()
+    assert out.read_text() == "new image"
 
 
 def test_end_in_the_middle_of_tidying_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

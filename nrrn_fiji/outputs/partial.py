@@ -302,9 +302,9 @@ class PartialOutput(contextlib.AbstractContextManager["PartialOutput"]):
             If an output appeared under a final name meanwhile and must not be overwritten, or
             would be replaced together with other things than a run of this program writes.
         """
+        waiting = [kind for kind in self.targets if self._waits(kind)]
         if not self.complete:
             self.journal.end({kind: identity(self.path(kind)) for kind in self.targets})
-        waiting = [kind for kind in self.targets if self._waits(kind)]
         self._check_absent(waiting)
         for kind in waiting:
             self._move(kind)
