@@ -247,14 +247,31 @@ def test_model_card_may_change_between_runs(tmp_path: Path, model: Model) -> Non
     assert report.resumed > 0
 
 
-RUN = """
-import sys
+BRAKED = """
+import sys, time
+from nrrn_fiji.outputs.partial import PartialOutput
+mark, marked = PartialOutput.mark, []
+def mark_slowly(part, key):
+    mark(part, key)
+    marked.append(key)
+    time.sleep(len(marked) >= 8)
+PartialOutput.mark = mark_slowly
+"""
+"""After eight blocks a run takes a second for each: so a busy machine can end it in time."""
+
+RUN = f"""{BRAKED}
 from nrrn_fiji.api import denoise_file
 from nrrn_fiji.settings import DenoiseSettings
 source, out, model, noise = sys.argv[1:]
 denoise_file(source, out, model, DenoiseSettings(slab=1, device="cpu"), noise_out=noise)
 """
+COMMAND = f"""{BRAKED}
+from nrrn_fiji.cli import main
+sys.exit(main())
+"""
 DEPTH = 30
+PATIENCE = 300
+"""Seconds that a busy machine has for one step of a run."""
 
 
 def finished_blocks(out: Path) -> int:
@@ -267,7 +284,7 @@ def finished_blocks(out: Path) -> int:
 
 def wait_until(condition: Callable[[], bool], process: subprocess.Popen[Any]) -> None:
     """Wait for something that a run does."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE
     while not condition():
         assert process.poll() is None, "the run ended before it could be interrupted"
         assert time.monotonic() < deadline
@@ -318,21 +335,23 @@ def test_command_that_is_interrupted_and_given_again(tmp_path: Path) -> None:
     source, model = big_job(tmp_path)
     out = tmp_path / "clean.tif"
     words = ["denoise", str(source), str(out), "--model", str(model.path), "--slab", "1"]
-    command = [sys.executable, "-m", "nrrn_fiji", *words, "--device", "cpu"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    words += ["--device", "cpu"]
+    first = [sys.executable, "-c", COMMAND, *words]
+    process = subprocess.Popen(first, stderr=subprocess.PIPE, text=True)
     wait_until(lambda: finished_blocks(out) >= 2, process)
     settings = DenoiseSettings(slab=1, device="cpu")
     with pytest.raises(BlockingIOError, match="Another run is writing"):
         denoise_file(source, out, model, settings)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     count = finished_blocks(out)
     assert 2 <= count < DEPTH
     assert f"{count} finished blocks are kept in {out}.partial" in said
     assert "Traceback" not in said
     assert not out.exists()
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    command = [sys.executable, "-m", "nrrn_fiji", *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     assert f"{count} of {DEPTH} slices are finished already" in done.stderr
     np.testing.assert_array_equal(
@@ -349,7 +368,7 @@ def test_script_that_is_interrupted_keeps_its_blocks(tmp_path: Path) -> None:
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     wait_until(lambda: finished_blocks(out) >= 3, process)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == -signal.SIGINT
     assert said.rstrip().endswith("KeyboardInterrupt")
     count = finished_blocks(out)
