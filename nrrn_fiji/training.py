@@ -68,6 +68,7 @@ PAPER = {
     "clip": 0.0,
     "average": 0.0,
     "levels": "uniform",
+    "weighting": "none",
     "rescale": (0.5, 2.0),
     "steps": 15360,
 }

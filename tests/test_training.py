@@ -178,7 +178,7 @@ def test_the_paper_preset_is_the_paper_and_gives_way_to_what_is_asked() -> None:
     paper = chosen(TrainSettings(preset="paper"))
     assert (paper.units, paper.maps, paper.crop, paper.batch) == (4, 64, 256, 16)
     assert (paper.objective, paper.rate, paper.schedule) == ("consensus", 1e-4, "halving")
-    assert (paper.levels, paper.rescale) == ("uniform", (0.5, 2.0))
+    assert (paper.levels, paper.weighting, paper.rescale) == ("uniform", "none", (0.5, 2.0))
     assert chosen(TrainSettings(preset="paper", batch=4, units=1)).batch == 4
     assert chosen(TrainSettings(preset="paper", minutes=5)).steps is None
     # A value that is the default without a preset counts as asked for too.

@@ -53,11 +53,13 @@ class Ranges(NamedTuple):
 
 
 def made_images() -> Tensor:
-    """Make the images whose activations set the ranges: (5, 3, 1, H, W), float32 in [0, 1].
+    """Make the images whose activations set the ranges: (6, 3, 1, H, W), float32 in [0, 1].
 
     A smooth field with membranes (its steep level sets), three slices each a little further, as
     they are and with Gaussian noise of sigma 25 and 75 and Poisson noise of peak 8 and 1, clipped
-    to [0, 1]: the noise that models are trained on, at its ends.
+    to [0, 1]: the noise that models are trained on, at its ends.  The last one is brighter: of peak 1
+    it has wide areas of nothing but white, where single maps reach further than anywhere else (a
+    pixel there was 5 grey levels off without it).
     """
     rng = np.random.default_rng(20220)
     size = MADE_SIZE
@@ -73,6 +75,7 @@ def made_images() -> Tensor:
         clean + rng.normal(0, 75 / 255, clean.shape),
         rng.poisson(8 * clean) / 8,
         rng.poisson(clean),
+        rng.poisson(1.6 * clean),
     ]
     return torch.from_numpy(np.clip(np.stack(made), 0, 1)[:, :, None].astype(np.float32))
 
@@ -82,7 +85,7 @@ class Observed(NamedTuple):
 
     ranges: Ranges
     change: Tensor
-    """½ (a + b) − centre, (5, 1, H, W): what the network adds to the centre of each."""
+    """½ (a + b) − centre, (6, 1, H, W): what the network adds to the centre of each."""
 
 
 @torch.inference_mode()

@@ -103,7 +103,7 @@ def error_on_made_images(network: NRRN) -> tuple[float, float]:
     if kept.error is None:
         engine = QuantisedNRRN(network)
         errors = []
-        made, changes = made_images().unsqueeze(2)[:-1], kept.seen.change[:-1].cpu()
+        made, changes = made_images().unsqueeze(2)[:-2], kept.seen.change[:-2].cpu()
         for (before, here, after), change in zip(made, changes, strict=True):
             centre = engine.centre(here)
             both = [engine.branches(beside, [centre])[0][-1] for beside in (before, after)]
