@@ -57,9 +57,9 @@ def made_images() -> Tensor:
 
     A smooth field with membranes (its steep level sets), three slices each a little further, as
     they are and with Gaussian noise of sigma 25 and 75 and Poisson noise of peak 8 and 1, clipped
-    to [0, 1]: the noise that models are trained on, at its ends.  The last one is brighter: of peak 1
-    it has wide areas of nothing but white, where single maps reach further than anywhere else (a
-    pixel there was 5 grey levels off without it).
+    to [0, 1]: the noise that models are trained on, at its ends.  The last one is brighter: with
+    peak 1 it has wide areas of nothing but white, where single maps reach further than anywhere
+    else (a pixel there was 5 grey levels off without it).
     """
     rng = np.random.default_rng(20220)
     size = MADE_SIZE
