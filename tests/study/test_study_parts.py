@@ -129,8 +129,8 @@ def test_tiles_of_slices_that_were_asked_for_are_another_result(make, model):
     usual = make(model, slices=None)
     same = make(model, slices=usual.scored.indices)
     assert same.tile_slices != usual.tile_slices
-    assert same.key("tiles") != usual.key("tiles")
-    assert same.key("edges") == usual.key("edges")
+    assert EXPERIMENTS["tiles"].key(same) != EXPERIMENTS["tiles"].key(usual)
+    assert EXPERIMENTS["edges"].key(same) == EXPERIMENTS["edges"].key(usual)
 
 
 def test_finished_methods_of_tiles_are_kept(make, model, monkeypatch):
