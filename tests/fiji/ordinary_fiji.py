@@ -24,6 +24,8 @@ from nrrn_fiji.fiji import installed
 OPENED = ("java.base/java.lang", "java.base/java.util", "java.desktop/sun.awt.X11")
 """What Fiji's launcher allows."""
 SHARED_MEMORY = Path("/dev/shm")
+BEFORE = set(SHARED_MEMORY.glob("psm_*"))
+"""What others left there."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,8 @@ def worker() -> psutil.Process:
 
 
 def shared() -> int:
-    """Return how many pieces of memory are shared in Appose's way."""
-    return len(list(SHARED_MEMORY.glob("psm_*")))
+    """Return how many pieces of memory this session shares in Appose's way."""
+    return len(set(SHARED_MEMORY.glob("psm_*")) - BEFORE)
 
 
 def said_by_messages() -> str:
