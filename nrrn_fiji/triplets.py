@@ -335,26 +335,32 @@ class TripletSampler:
         sigma is drawn evenly, or as the peak is; then the ends of the ranges are drawn too.
         """
         settings = self.settings
+        logarithmic = settings.levels == "logarithmic"
         where = rng.random() if place is None else place * 5 % 1
         kind = rng.random() if place is None else place
         peak = sigma = None
         if settings.poisson is not None:
-            low, high = settings.poisson
-            share = to_the_ends(where) if settings.levels == "logarithmic" else where
-            peak = float(low * (high / low) ** share)
+            peak = over_logarithm(settings.poisson, to_the_ends(where) if logarithmic else where)
         if settings.gaussian is not None:
             low, high = settings.gaussian
             share = rng.random() if place is None else where
-            if settings.levels == "logarithmic":
-                sigma = float(low * (high / low) ** to_the_ends(share))
-            else:
-                sigma = float(low + share * (high - low))
+            sigma = (
+                over_logarithm(settings.gaussian, to_the_ends(share))
+                if logarithmic
+                else float(low + share * (high - low))
+            )
         if peak is not None and sigma is not None:
             if kind < 0.4:
                 sigma = None
             elif kind < 0.8:
                 peak = None
         return peak, sigma
+
+
+def over_logarithm(levels: tuple[float, float], share: float) -> float:
+    """Return the level at a share of a range, even over its logarithm; 0 is the low end."""
+    low, high = levels
+    return float(low * (high / low) ** share)
 
 
 def to_the_ends(share: float) -> float:
