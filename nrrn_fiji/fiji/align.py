@@ -18,6 +18,7 @@ from . import java
 from .entry import Entry, Host, options_of, unused_title
 from .images import ImagePlusVolume, ImagePlusWriter, volume_of
 from .jobs import title_of
+from .layout import show
 
 __all__ = ["AlignedImages", "align_entry", "align_image"]
 
@@ -71,14 +72,11 @@ def align(host: Host, values: dict[str, Any]) -> None:
         )
         for number, reason in made.placement.rejected.items():
             progress.message(f"{made.names[number]} was left out because {reason}.")
-    shift_plot(str(imp.getTitle()), made).show()
+    show(shift_plot(str(imp.getTitle()), made))
     for result in (made.aligned, made.average):  # the average last: it is then the active one
         if result is not None:
             result.setTitle(unused_title(str(result.getTitle())))
-            result.show()
-    if java.JClass("ij.macro.Interpreter").getInstance() is not None:
-        # The next command of a macro is for the average, not for a plot.
-        java.JClass("ij.IJ").selectWindow(made.average.getID())
+            show(result)
 
 
 def align_image(

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 from ..formats.image import parse_provenance
 from . import java
 from .dialogs import OpenImage
-from .entry import Entry, Host
+from .entry import Entry, Host, open_images
+from .layout import activate
 
 __all__ = ["View", "compare_entry", "view_of"]
 
@@ -61,13 +62,6 @@ def likely_pair(imp: Any) -> dict[str, Any]:
     return {"first": title, "second": str(second.getTitle())}
 
 
-def open_images() -> list[Any]:
-    """Return the images that are open, in the order in which they were opened."""
-    windows = java.JClass("ij.WindowManager")
-    found = [windows.getImage(int(number)) for number in windows.getIDList() or ()]
-    return [imp for imp in found if imp is not None]
-
-
 def record_of(imp: Any) -> dict[str, Any]:
     """Return how an image was made, as its Info records it; nothing for any other image."""
     return parse_provenance(str(imp.getProperty("Info") or "")) or {}
@@ -91,13 +85,17 @@ def compare(host: Host, values: dict[str, Any]) -> None:
     """Put two images side by side and link them."""
     if host.without_dialogs(None):
         raise ValueError("Comparing needs windows to look at: leave it out without a screen.")
-    pair = likely_pair(host.current_image()) | values
+    current = host.current_image()
+    pair = likely_pair(current) | values
     first, second = host.open_image(pair["first"]), host.open_image(pair["second"])
     if first.getID() == second.getID():
         raise ValueError(
             f"first and second are both {pair['first']!r}: open two images to compare them."
         )
     place_beside(first, second)
+    # Both come to the front; the one that the user was at last stays the active one.
+    for imp in (second, first) if first.getID() == current.getID() else (first, second):
+        activate(imp)
     threading.Thread(target=link, args=(first, second), name="nrrn-compare", daemon=True).start()
 
 
@@ -110,7 +108,6 @@ def place_beside(first: Any, second: Any) -> None:
         window.setLocationAndSize(
             int(space.x) + number * half, int(space.y) + 110, half, int(space.height) - 120
         )
-        window.toFront()
 
 
 class View(NamedTuple):

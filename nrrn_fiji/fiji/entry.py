@@ -18,7 +18,7 @@ from .jvm import ImageJ
 from .tasks import ImageJProgress
 from .texts import as_in_fiji
 
-__all__ = ["Entry", "Host", "message_of", "options_of", "unused_title"]
+__all__ = ["Entry", "Host", "message_of", "open_images", "options_of", "unused_title"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +91,11 @@ class Host:
         batch = bool(java.JClass("ij.macro.Interpreter").isBatchMode())
         return given or self.app.headless or batch
 
+    @property
+    def in_macro(self) -> bool:
+        """Whether a macro runs the command."""
+        return java.JClass("ij.macro.Interpreter").getInstance() is not None
+
     def current_image(self) -> Any:
         """Return the image that a command works on: the macro's, or the front window's.
 
@@ -99,7 +104,13 @@ class Host:
         ValueError
             If there is none.
         """
-        imp = java.JClass("ij.WindowManager").getCurrentImage()
+        windows = java.JClass("ij.WindowManager")
+        if (imp := windows.getTempCurrentImage()) is not None:  # this thread's, open or not
+            return imp
+        imp, images = windows.getCurrentImage(), open_images()
+        # While a window closes, ImageJ may still name its image, or none.
+        if images and (imp is None or imp.getID() not in [one.getID() for one in images]):
+            return images[-1]
         if imp is None:
             raise ValueError("No image is open: open a stack first.")
         return imp
@@ -112,12 +123,11 @@ class Host:
         ValueError
             If there is none.
         """
-        windows = java.JClass("ij.WindowManager")
-        images = [windows.getImage(int(number)) for number in windows.getIDList() or ()]
+        images = open_images()
         for imp in images:
-            if imp is not None and str(imp.getTitle()) == title:
+            if str(imp.getTitle()) == title:
                 return imp
-        titles = ", ".join(str(imp.getTitle()) for imp in images if imp is not None)
+        titles = ", ".join(str(imp.getTitle()) for imp in images)
         raise ValueError(f"No open image is called {title!r}: open are {titles or 'none'}.")
 
     @contextmanager
@@ -151,6 +161,13 @@ class Host:
             yield progress
         finally:
             progress.close()
+
+
+def open_images() -> list[Any]:
+    """Return the images that are open, in the order in which they were opened."""
+    windows = java.JClass("ij.WindowManager")
+    found = [windows.getImage(int(number)) for number in windows.getIDList() or ()]
+    return [imp for imp in found if imp is not None]
 
 
 def message_of(error: BaseException) -> str:

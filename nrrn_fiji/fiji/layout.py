@@ -1,8 +1,13 @@
-"""Windows: where they go on the screen, how large they are, where their sliders stand, our icon.
+"""Windows: which one is active, where they go on the screen, how large they are, our icon.
+
+Which window is active ImageJ learns from the screen's events, and these come later, in an order of
+their own.  So whatever a command shows for good is shown by :func:`show`, its result last: when the
+command returns, that is the active image, and stays so.
 
 This module must never change an image, and does nothing to one that has no window.
 
-Source: ``ij.gui.ImageWindow`` and ``ij.gui.ImageCanvas`` of ImageJ 1.54p.
+Source: ``ij.ImagePlus``, ``ij.IJ.selectWindow``, ``ij.gui.ImageWindow``, ``ij.gui.ImageCanvas`` and
+``ij.gui.GenericDialog`` of ImageJ 1.54p.
 """
 
 from __future__ import annotations
@@ -16,11 +21,14 @@ from ..resources import data_folder
 from . import java
 
 __all__ = [
+    "activate",
+    "close_with",
     "enlarge",
     "mark_as_ours",
     "move_away",
     "move_sliders",
     "put_beside",
+    "show",
     "show_alike",
     "show_table",
 ]
@@ -40,6 +48,45 @@ def _icon() -> Any:
 def mark_as_ours(window: Any) -> None:
     """Give a dialog or a window of text our icon, in its title and in the list of windows."""
     window.setIconImage(_icon())
+
+
+def show(made: Any) -> None:
+    """Show an image, and return when it is the active one.
+
+    ImageJ itself waits where a macro shows an image, and not where a user's command does.  Where
+    the screen gives new windows no focus, it waits for two seconds.
+
+    Parameters
+    ----------
+    made
+        ``ij.ImagePlus`` or ``ij.gui.Plot``.
+    """
+    made.show()
+    plot = isinstance(made, java.JClass("ij.gui.Plot"))
+    (made.getImagePlus() if plot else made).waitTillActivated()
+
+
+def activate(imp: Any) -> None:
+    """Bring an open image to the front, and return when it is the active one."""
+    java.JClass("ij.IJ").selectWindow(imp.getID())
+
+
+def close_with(dialog: Any, imp: Any) -> None:
+    """Have an image closed with a dialog that is shown, unless the user confirms it.
+
+    The image goes first: who sees that the dialog is gone finds no such image.
+    """
+    handler = java.JClass("java.beans.EventHandler")  # no Python has to live for it
+    pressed = java.JClass("java.awt.event.ActionListener").class_
+    closed = java.JClass("java.awt.event.WindowListener").class_
+    cancel = dialog.getButtons()[1]
+    # The dialog hears its own button and closes itself: it has to come last.
+    cancel.removeActionListener(dialog)
+    cancel.addActionListener(handler.create(pressed, imp, "hide"))
+    cancel.addActionListener(dialog)
+    dialog.removeWindowListener(dialog)
+    dialog.addWindowListener(handler.create(closed, imp, "hide", None, "windowClosing"))
+    dialog.addWindowListener(dialog)
 
 
 def show_table(title: str, table: Table) -> Any:

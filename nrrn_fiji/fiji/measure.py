@@ -27,7 +27,7 @@ from . import java
 from .dialogs import OpenImage
 from .entry import Entry, Host, message_of, unused_title
 from .images import volume_of
-from .layout import put_beside
+from .layout import activate, put_beside, show
 from .pixels import java_array, pixels_to_java
 
 __all__ = ["Measured", "extensions_entry", "measure_entry", "measured"]
@@ -215,9 +215,8 @@ def measure(host: Host, values: dict[str, Any]) -> None:
     add_rows(found)
     if values.get("show", ALL) == ALL:
         show_plots(found)
-        if java.JClass("ij.macro.Interpreter").getInstance() is not None:
-            # The next command of a macro is for its image, not for a plot.
-            java.JClass("ij.IJ").selectWindow(imp.getID())
+        if host.in_macro:  # the next command is for the macro's image, not for a plot
+            activate(imp)
 
 
 def check_alike(one: Any, other: Any) -> None:
@@ -257,11 +256,11 @@ def show_plots(found: Sequence[Measured]) -> None:
     """Show a box plot, and for a line its profile beside it, of all images together."""
     boxes = box_plot(found)
     if found[0].profile is None:
-        boxes.show()
+        show(boxes)
         return
     profile = profile_plot(found)
-    profile.show()
-    boxes.show()
+    show(profile)
+    show(boxes)
     put_beside(boxes.getImagePlus(), profile.getImagePlus())
 
 
@@ -344,7 +343,7 @@ def register_extensions(host: Host, values: dict[str, Any]) -> None:
     ValueError
         If no macro runs.
     """
-    if java.JClass("ij.macro.Interpreter").getInstance() is None:
+    if not host.in_macro:
         raise ValueError(
             'This command is for macros: write run("NRRN Macro Extensions"); in a macro, then '
             "Ext.noiseLevel(sigma); or Ext.iqr(value);"

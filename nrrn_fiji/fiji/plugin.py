@@ -61,10 +61,7 @@ class Plugin(Host):
             yield
         except Exception as error:
             self.error = error
-            if (
-                isinstance(error, Cancelled)
-                and java.JClass("ij.macro.Interpreter").getInstance() is None
-            ):
+            if isinstance(error, Cancelled) and not self.in_macro:
                 java.JClass("ij.IJ").showStatus(f"{title}: stopped")
                 return
             # Inside a macro this aborts it, by an exception that goes on through here.

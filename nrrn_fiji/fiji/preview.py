@@ -27,7 +27,7 @@ from . import java
 from .dialogs import Form, add_note, help_of, watched
 from .entry import Entry, Host, message_of, unused_title
 from .images import volume_of
-from .layout import mark_as_ours, move_away, put_beside, show_alike
+from .layout import activate, close_with, mark_as_ours, move_away, put_beside, show, show_alike
 from .training import float_processor
 
 __all__ = ["follow", "preview", "preview_of"]
@@ -176,7 +176,7 @@ def preview(host: Host, values: dict[str, Any]) -> None:
     imp = host.current_image()
     made = picture(imp, *preview_of(volume_of(imp), *where(imp), values))
     made.setTitle(unused_title(str(made.getTitle())))
-    made.show()
+    show(made)
 
 
 def follow(host: Host, entry: Entry) -> None:
@@ -194,7 +194,8 @@ def follow(host: Host, entry: Entry) -> None:
     dialog.addHelp(help_of(entry, FOLLOWS))
     mark_as_ours(dialog)
     spans: dict[Any, tuple[float, float]] = {}
-    shown: list[Any] = []
+    shown = java.JClass("ij.ImagePlus")()  # one for as long as the dialog lives
+    close_with(dialog, shown)
 
     def renew(seen: Any, stale: Callable[[], bool]) -> None:
         (place, area), texts = seen
@@ -209,21 +210,23 @@ def follow(host: Host, entry: Entry) -> None:
             made = picture(imp, images, names)
             if stale():
                 return
-            if not shown or not shown[0].isVisible():
-                made.setTitle(unused_title(str(made.getTitle())))
-                made.setSlice(len(names))
-                made.show()
-                show_alike(made, imp)
-                put_beside(made, imp, over=True)
-                move_away(dialog, [imp, made])
-                shown[:] = [made]
+            grey = made.getDisplayRangeMin(), made.getDisplayRangeMax()
+            before, position = shown.getStackSize(), shown.getCurrentSlice()
+            shown.setStack(made.getStack())
+            if shown.isVisible():
+                shown.setSlice(position if before == len(names) else len(names))
+                shown.setDisplayRange(*grey)
+                shown.updateAndDraw()
             else:
-                before, position = shown[0].getStackSize(), shown[0].getCurrentSlice()
-                shown[0].setStack(made.getStack())
-                shown[0].setSlice(position if before == len(names) else len(names))
-                shown[0].setDisplayRange(made.getDisplayRangeMin(), made.getDisplayRangeMax())
-                shown[0].updateAndDraw()
-                shown[0].changes = False
+                shown.setTitle(unused_title(str(made.getTitle())))
+                shown.setCalibration(made.getCalibration())
+                shown.setSlice(len(names))
+                shown.setDisplayRange(*grey)
+                shown.show()
+                show_alike(shown, imp)
+                put_beside(shown, imp, over=True)
+                move_away(dialog, [imp, shown])
+            shown.changes = False
             tell(f"Shown: {'the selection in ' if area else ''}slice {place[1] + 1}.")
         except Cancelled:
             return
@@ -233,6 +236,6 @@ def follow(host: Host, entry: Entry) -> None:
     with watched(lambda: (where(imp), form.texts()), renew):
         dialog.showDialog()
     if not dialog.wasOKed():  # to ask whether it was cancelled would end a macro
-        for made in shown:
-            made.changes = False
-            made.close()
+        shown.hide()  # where it came while the dialog closed, or Esc closed that
+    elif shown.isVisible():
+        activate(shown)

@@ -15,7 +15,7 @@ from ..models import known_models
 from . import java
 from .entry import Entry, Host, options_of, unused_title
 from .images import volume_of
-from .layout import move_away, put_beside, show_table
+from .layout import move_away, put_beside, show, show_table
 
 __all__ = ["sheet_entry"]
 
@@ -62,7 +62,7 @@ def sheet(host: Host, values: dict[str, Any]) -> None:
         picture = java.JClass("ij.IJ").openImage(str(path))
     title = unused_title(f"{volume.name} preview")
     picture.setTitle(title)
-    picture.show()
+    show(picture)
     if host.without_dialogs(None) or picture.getWindow() is None:
         return
     put_beside(picture, imp, over=True)

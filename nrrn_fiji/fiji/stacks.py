@@ -17,7 +17,7 @@ from ..volumes import VolumeShape
 from . import java
 from .entry import Entry, Host, options_of, unused_title
 from .images import volume_of
-from .layout import move_sliders, put_beside, show_alike
+from .layout import move_sliders, put_beside, show, show_alike
 
 __all__ = ["add_noise_entry", "denoise_entry", "preview_entry"]
 
@@ -69,16 +69,16 @@ def denoise(host: Host, values: dict[str, Any]) -> None:
             progress=progress,
         )
     for result in (made.noise, made.image):  # the image last: it is then the active one
-        show(result, imp)
+        show_beside(result, imp)
     done = amount(*asked_of(imp, values))
     java.JClass("ij.IJ").showStatus(f"Denoised {done} in {time.monotonic() - begun:.1f} s")
 
 
-def show(result: Any, imp: Any) -> None:
+def show_beside(result: Any, imp: Any) -> None:
     """Show a new image beside its source and as that is shown; nothing for None."""
     if result is not None:
         result.setTitle(unused_title(str(result.getTitle())))
-        result.show()
+        show(result)
         move_sliders(result)
         show_alike(result, imp)
         put_beside(result, imp)
@@ -173,4 +173,4 @@ def add_noise(host: Host, values: dict[str, Any]) -> None:
     imp = host.current_image()
     with host.working_on(imp, "Add Noise") as progress:
         made = noisy_image(imp, find_command("add-noise").make_settings(values), progress=progress)
-    show(made, imp)
+    show_beside(made, imp)

@@ -29,7 +29,7 @@ from ..settings import TrainSettings
 from . import java
 from .entry import Entry, Host, options_of, unused_title
 from .images import volume_of
-from .layout import enlarge, put_beside
+from .layout import activate, enlarge, put_beside
 from .pixels import java_array, pixels_to_java
 
 if TYPE_CHECKING:
@@ -219,6 +219,8 @@ def train(host: Host, values: dict[str, Any]) -> None:
         finally:
             if made.is_file():
                 install_model(made, name, overwrite)
+    if view is not None and host.in_macro:  # the next command is for the stack, not for a plot
+        activate(imp)
     java.JClass("ij.IJ").showStatus(f"{name} is in the list of models now")
 
 
