@@ -16,7 +16,7 @@ from . import __version__
 __all__ = ["commit", "full_version"]
 
 PACKAGE = Path(__file__).resolve().parent
-SECONDS_FOR_GIT = 5.0
+SECONDS_FOR_GIT = 30.0
 
 
 @cache

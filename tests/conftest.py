@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from fake_commands import Run
@@ -18,6 +19,17 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Plots are written to files; no test opens a window.
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+# The same examples each time, and as long as they take: whether a test passes must not depend on
+# luck or on how busy the machine is.  NRRN_TEST_LUCK=1 looks at others.
+settings.register_profile(
+    "nrrn",
+    deadline=None,
+    derandomize="NRRN_TEST_LUCK" not in os.environ,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("nrrn")
 
 
 @pytest.fixture(autouse=True)

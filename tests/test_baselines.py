@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from clocks import clock_of_training
 
 from nrrn_fiji import training
 from nrrn_fiji.baselines import trained
@@ -295,10 +296,11 @@ def test_a_damaged_checkpoint_is_told_and_started_again(tmp_path):
     assert "damaged" in watcher.messages[0]
 
 
-def test_a_budget_by_the_clock_ends_by_the_clock(tmp_path):
+def test_a_budget_by_the_clock_ends_by_the_clock(tmp_path, monkeypatch):
+    clock = clock_of_training(monkeypatch, 0.125)
     contender = train("nrrn", tmp_path, replace(SMALL, steps=None, minutes=0.01))
-    assert contender.facts["steps"] >= 1
-    assert contender.facts["seconds"] >= 0.6
+    assert contender.facts["steps"] == 5  # in 0.6 s
+    assert contender.facts["seconds"] == pytest.approx(clock.now, abs=0.1)
 
 
 def test_all_contenders_see_the_same_samples(tmp_path, monkeypatch):

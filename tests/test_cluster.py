@@ -6,14 +6,15 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
+from held_runs import COMMAND, PATIENCE, finished_blocks, held, wait_until
 from plain_engine import strong_network
 
 from nrrn_fiji.jobs.denoise import DenoiseReport, denoise_file
@@ -153,25 +154,18 @@ def test_a_client_that_is_killed_goes_on_with_the_same_command(
 ) -> None:
     out = tmp_path / "clean.tif"
     words = [
-        *(sys.executable, "-m", "nrrn_fiji", "denoise", given / "raw.tif", out),
-        *("-m", given / "net.safetensors", "--tile", "32", "--slab", "2", "--device", "cpu"),
-        *("--precision", "fp32", "--dask", cluster.scheduler_address),
+        *("denoise", given / "raw.tif", out, "-m", given / "net.safetensors", "--tile", "32"),
+        *("--slab", "2", "--device", "cpu", "--precision", "fp32"),
+        *("--dask", cluster.scheduler_address),
     ]
-    run = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
-    try:
-        journal = tmp_path / "clean.tif.partial" / "finished"
-        end = time.monotonic() + 300  # on a machine that has much else to do
-        while not (journal.exists() and journal.read_bytes()) and run.poll() is None:
-            assert time.monotonic() < end
-            time.sleep(0.001)  # the whole run takes a fraction of a second
-    finally:
-        run.kill()
-        _, errors = run.communicate()
-    assert run.returncode == -signal.SIGKILL, errors
+    with held(COMMAND, 3, tmp_path / "go on", *words) as process:
+        wait_until(lambda: finished_blocks(out) >= 3, process)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
     assert not out.exists()
     told = Meanwhile(0, None)
     report = denoise(given, out, dask=cluster.scheduler_address, progress=told)
-    assert 0 < report.resumed < SLICES
+    assert 6 - 1 <= report.resumed <= 6  # the last of the blocks has one slice
     assert told.seen[0] == report.resumed
     assert np.array_equal(pixels(out), expected)
 
@@ -232,7 +226,7 @@ def test_the_command_line_starts_a_worker_for_every_device(
         *("-m", given / "net.safetensors", "--tile", "32", "--slab", "2", "--precision", "fp32"),
     ]
     done = subprocess.run(
-        [*words, "--device", "cpu,cpu"], capture_output=True, text=True, timeout=400
+        [*words, "--device", "cpu,cpu"], capture_output=True, text=True, timeout=PATIENCE
     )
     assert done.returncode == 0, done.stderr
     assert " on 2 workers" in done.stderr and "(cpu, cpu)" in done.stderr
@@ -276,22 +270,20 @@ def test_control_c_reaches_the_run_and_not_its_workers(tmp_path: Path) -> None:
     save_model(tmp_path / "net.safetensors", strong_network(2, 8), {})
     out = tmp_path / "clean.tif"
     words = [
-        *(sys.executable, "-m", "nrrn_fiji", "denoise", tmp_path / "raw.tif", out),
-        *("-m", tmp_path / "net.safetensors", "--slab", "1", "--device", "cpu"),
-        *("--workers", "2"),
+        *("denoise", tmp_path / "raw.tif", out, "-m", tmp_path / "net.safetensors"),
+        *("--slab", "1", "--device", "cpu", "--workers", "2"),
     ]
-    run = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    try:
-        journal = tmp_path / "clean.tif.partial" / "finished"
-        for _ in range(15000):
-            if (journal.exists() and journal.read_bytes()) or run.poll() is not None:
-                break
-            time.sleep(0.02)
-        os.killpg(run.pid, signal.SIGINT)  # as a terminal does
-        _, errors = run.communicate(timeout=300)
-    finally:
-        run.kill()
-    assert run.returncode == 130, errors
+    sign = tmp_path / "go on"
+    with held(COMMAND, 1, sign, *words, start_new_session=True) as process:
+        try:
+            wait_until(lambda: finished_blocks(out) >= 1, process)
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+            sign.touch()
+            _, errors = process.communicate(timeout=PATIENCE)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # the workers too
+    assert process.returncode == 130, errors
     assert "finished block" in errors and "Run the same command again to go on" in errors
     assert "Traceback" not in errors
-    assert len(journal.read_text().splitlines()) < 60
+    assert 0 < finished_blocks(out) < 60

@@ -7,13 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
 import torch
+from held_runs import PATIENCE, wait_until
 
 from nrrn_fiji import distributed_training
 from nrrn_fiji.distributed_training import ALONE, Team, joined
@@ -50,6 +50,11 @@ def by_two(source: Path, out: Path, *words: str) -> subprocess.Popen[str]:
 def losses(model: Path) -> np.ndarray:
     with open(model.with_name(model.stem + ".loss.csv"), newline="") as file:
         return np.array([float(row["loss"]) for row in csv.DictReader(file)])
+
+
+def steps_told(model: Path) -> int:
+    """How many steps are in the table of losses."""
+    return len(losses(model)) if model.with_name(model.stem + ".loss.csv").exists() else 0
 
 
 def test_parts_of_a_batch_are_shared_out_and_count_by_their_size() -> None:
@@ -91,7 +96,7 @@ def test_two_processes_have_the_losses_of_one_and_resume(tmp_path: Path) -> None
     straight = train(source, alone, steps=8, **SETTINGS)  # type: ignore[arg-type]
     out = two.with_suffix(".safetensors")
     run = by_two(source, out, "--steps", "8")
-    said, errors = run.communicate(timeout=200)
+    said, errors = run.communicate(timeout=PATIENCE)
     assert run.returncode == 0, errors
     assert said.count("Model:") == 1  # one of them speaks
     assert "by 2 processes" in errors
@@ -103,7 +108,7 @@ def test_two_processes_have_the_losses_of_one_and_resume(tmp_path: Path) -> None
         "two.loss.csv", "two.loss.png", "two.safetensors", "two.sample.png",
     ]  # fmt: skip
     wrong = by_two(source, out, "--steps", "8")
-    _, errors = wrong.communicate(timeout=200)
+    _, errors = wrong.communicate(timeout=PATIENCE)
     assert wrong.returncode != 0
     assert errors.count("exists: choose another name") == 1
     assert "Something happened" not in errors
@@ -125,15 +130,13 @@ def test_a_process_that_dies_ends_the_training_with_a_sentence_and_loses_nothing
     tmp_path: Path,
 ) -> None:
     source, out = stack(tmp_path), tmp_path / "two.safetensors"
-    run = by_two(source, out, "--steps", "3000")
+    run = by_two(source, out, "--steps", "6000")
     try:
-        course = tmp_path / "two.loss.csv"
-        for _ in range(1500):
-            if course.exists() or run.poll() is not None:
-                break
-            time.sleep(0.1)
+        # Validated twice: what the first time takes longer, such as importing what draws, is over
+        # before the launcher gives the other process its half minute to end.
+        wait_until(lambda: steps_told(out) > 150, run)
         os.kill(workers(run)[1], signal.SIGKILL)
-        _, errors = run.communicate(timeout=200)
+        _, errors = run.communicate(timeout=PATIENCE)
     finally:
         run.kill()
     assert run.returncode != 0
@@ -142,14 +145,11 @@ def test_a_process_that_dies_ends_the_training_with_a_sentence_and_loses_nothing
     kept = load_model(out).card["training"]
     assert kept["ended"] == "stopped" and kept["steps"] >= len(losses(out)) > 0
     before = losses(out)
-    again = by_two(source, out, "--steps", "3000", "--resume")
+    again = by_two(source, out, "--steps", "6000", "--resume")
     try:
-        for _ in range(1500):
-            if len(losses(out)) > len(before) or again.poll() is not None:
-                break
-            time.sleep(0.1)
+        wait_until(lambda: steps_told(out) > len(before) + 150, again)
         again.terminate()  # as a cluster's scheduler does
-        _, errors = again.communicate(timeout=200)
+        _, errors = again.communicate(timeout=PATIENCE)
     finally:
         again.kill()
     assert "going on from the checkpoint" in errors

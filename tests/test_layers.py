@@ -224,7 +224,7 @@ def imported_by(code: str) -> set[str]:
         f"import sys\n{code}\nprint('MODULES', *{{name.split('.')[0] for name in sys.modules}})"
     )
     done = subprocess.run(
-        [sys.executable, "-c", report], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", report], capture_output=True, text=True, check=True, timeout=600
     )
     return set(done.stdout.rsplit("MODULES", 1)[1].split())
 

@@ -247,7 +247,7 @@ def test_several_processes_write_one_output(tmp_path: Path) -> None:
         for worker in workers:
             worker.start()
         for worker in workers:
-            worker.join(120)
+            worker.join(600)
             assert worker.exitcode == 0
         with reopen_volume(out, volume) as writer:
             writer.finish()

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from clocks import clock_of_training
 
 import nrrn_fiji as nrrn
 from nrrn_fiji import models
@@ -224,8 +225,12 @@ def test_stopping_leaves_nothing(stack: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_fine_tuned_model_is_shown_and_kept(
-    stack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    stack: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    clock_of_training(monkeypatch, 0.1)
     words = ["preview", str(stack), "-o", str(tmp_path / "p.png"), "--json", "--seed", "3"]
     assert main([*words, "--fine-tune-minutes", "0.02", "--strengths", "none"]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

@@ -4,7 +4,6 @@ import csv
 import json
 import math
 import re
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from clocks import clock_of_training
 
 from nrrn_fiji import training, training_data
 from nrrn_fiji.cli import main
@@ -138,20 +138,20 @@ def test_training_lowers_the_held_out_error(
 def test_writing_checkpoints_takes_nothing_off_the_training_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = training.save_checkpoint
-    written = 0
+    clock, honest, written = clock_of_training(monkeypatch, 0.125), training.save_checkpoint, 0
 
     def slow(*arguments: object) -> None:
         nonlocal written
         written += 1
-        time.sleep(0.2)
+        clock.now += 7
         honest(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(training, "save_checkpoint", slow)
-    start = time.monotonic()
-    history, _, _ = run(tmp_path, replace(SMALL, steps=None, minutes=0.01))
-    assert written >= 2
-    assert 0.6 <= history.seconds <= time.monotonic() - start - 0.2 * written
+    history, _, _ = run(tmp_path, replace(SMALL, steps=None, minutes=0.05))
+    assert written >= 3
+    # In 3 s: three times three steps and a validation of six crops.
+    assert history.step == 9
+    assert history.seconds == pytest.approx(clock.now - 7 * written)
 
 
 def test_divergence_stops_with_a_sentence(tmp_path: Path) -> None:
@@ -470,11 +470,13 @@ def test_the_crop_shrinks_to_fit_unless_it_was_asked_for(tmp_path: Path) -> None
         train(tiny, tmp_path / "wrong", **small(crop=64))
 
 
-def test_minutes_end_by_the_clock(tmp_path: Path) -> None:
+def test_minutes_end_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = clock_of_training(monkeypatch, 0.125)
     settings = small(minutes=0.02)
     del settings["steps"]
-    model = train(wavy(), tmp_path / "mine", **settings)
-    assert 1 <= model.card["training"]["seconds"] < 30
+    training_of = train(wavy(), tmp_path / "mine", **settings).card["training"]
+    assert training_of["steps"] == 10  # in 1.2 s
+    assert training_of["seconds"] == pytest.approx(clock.now, abs=0.1)
 
 
 def test_16_bit_stacks_are_mapped_by_their_percentiles(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ __all__ = [
 FAILED, INTERRUPTED = 1, 130
 SECONDS_BETWEEN_LINES = 15.0
 SECONDS_BETWEEN_EVENTS = 0.5
-SECONDS_FOR_LAST_LINES = 2.0
+SECONDS_FOR_LAST_LINES = 10.0
 STOPPING = "Stopping after the present piece of work; press Ctrl-C again to stop at once."
 # What people are meant to read; anything else is a fault of ours and says so.
 EXPECTED = (

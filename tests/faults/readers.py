@@ -35,7 +35,7 @@ from nrrn_fiji.volumes import create_volume, open_volume
 
 __all__ = ["SETTINGS", "Reader", "training_settings"]
 
-PATIENCE = 300
+PATIENCE = 600
 """Seconds after which a reader hangs."""
 
 ROOM = 1 << 30

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,25 +99,21 @@ def undisturbed(
 
 @pytest.mark.parametrize("name", WAYS)
 def test_killed_at_random_again_and_again(name: str, given: Path, tmp_path: Path) -> None:
-    """Each kill falls where some blocks are finished and others not."""
+    """At any line of Python in a block; each time some blocks are finished and others not."""
     way, chance = WAYS[name], random.Random(name)
     expected, _ = undisturbed(given, tmp_path, way)
     folder = tmp_path / "killed"
     folder.mkdir()
-    out, kills, run = folder / way.out, 0, 0
+    out = folder / way.out
     wanted = KILLS if list(WAYS).index(name) < 3 else KILLS // 2
-    while kills < wanted:
-        run += 1
-        before = journal_of(out)
-        victim = Victim(words(given, folder, way), folder, pause=0.004, seed=run)
-        more = chance.choice((1, 1, 2, 3))
-        victim.wait_until(lambda goal=before + more: journal_of(out) >= goal)  # type: ignore[misc]
-        if victim.kill() == KILLED and before < journal_of(out) < SLICES:
-            kills += 1
-            assert 0 < journal_of(out) < SLICES
-            assert not any((folder / target).exists() for target in way.targets)
-            if kills % 5:
-                continue
+    for kill in range(1, wanted + 1):
+        before, more = journal_of(out), chance.choice((1, 1, 2, 3))
+        victim = Victim(words(given, folder, way), folder, pieces=more, fraction=chance.random())
+        assert victim.wait() == KILLED, victim.said
+        assert before + more < journal_of(out) <= before + more + 2 < SLICES
+        assert not any((folder / target).exists() for target in way.targets)
+        if kill % 4 and kill < wanted:  # four kills take 20 blocks at most
+            continue
         victim = Victim(words(given, folder, way), folder)
         kept = journal_of(out)
         assert victim.wait() == 0, victim.said
@@ -214,26 +209,19 @@ def test_killed_training_goes_on_with_the_same_losses(given: Path, tmp_path: Pat
     assert victim.wait() == 0, victim.said
     line += ["-o", killed / "own.safetensors"]
     checkpoint = killed / "own.checkpoint.safetensors"
-    kills, steps, resume = 0, [], False
+    steps, resume = list[int](), False
     chance = random.Random(0)
-    while kills < KILLS // 2:
-        before = checkpoint.stat().st_mtime_ns if resume else None
-        victim = Victim([*line, *["--resume"] * resume], killed, pause=0.002, seed=kills)
-        if kills:  # the first falls before the first checkpoint
-
-            def saved(before: int | None = before) -> bool:
-                return checkpoint.exists() and checkpoint.stat().st_mtime_ns != before
-
-            assert victim.wait_until(saved), victim.said
-        time.sleep(chance.uniform(0, 0.2))
-        assert victim.kill() == KILLED, victim.said
-        kills += 1
+    while len(steps) < max(3, KILLS // 2) and max(steps, default=0) < 100:
+        # The first falls before the first checkpoint, each other one between its next two.
+        pieces = (25 if steps else 0) + chance.randint(1, 17)
+        victim = Victim(
+            [*line, *["--resume"] * resume], killed, pieces=pieces, fraction=chance.random()
+        )
+        assert victim.wait() == KILLED, victim.said
         assert not (killed / "own.safetensors").exists()
         resume = checkpoint.exists()
         steps.append(step_of(checkpoint) if resume else 0)
-        if steps[-1] >= 100:
-            break
-    assert steps[0] == 0 and 0 < steps[1] < 120 and steps == sorted(steps)
+        assert steps[-1] == 25 * (len(steps) - 1)
     victim = Victim([*line, "--resume"], killed)
     assert victim.wait() == 0, victim.said
     ours, theirs = ((folder / "own.loss.csv").read_text() for folder in folders)

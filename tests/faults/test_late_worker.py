@@ -31,7 +31,7 @@ from nrrn_fiji.volumes import create_volume, open_volume, reopen_volume
 distributed = pytest.importorskip("distributed")
 
 SETTINGS = DenoiseSettings(tile=32, slab=2, device="cpu", precision="fp32")
-PATIENCE = 120
+PATIENCE = 600
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,9 @@
 """Processes to be killed: forked from one that has imported everything, so each starts at once.
 
 They are real processes and really killed.  A victim runs the ``nrrn`` command as a user would; on
-request it works slowly, so that a kill falls into the middle of something, or kills itself before
-its n-th step on the disk, so that every such moment can be tried.
+request it kills itself before its n-th step on the disk, so that every such moment can be tried,
+or at a line of Python in the middle of a block, or it stands still after so many blocks until it
+is killed from outside.  None of these moments depends on how quick the machine is.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ import datetime
 import hashlib
 import multiprocessing
 import os
-import random
 import signal
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import h5py
@@ -45,7 +46,7 @@ IMPORTED = [
 """What takes long to import, and is imported once, before the forks."""
 
 KILLED = -signal.SIGKILL
-PATIENCE = 300
+PATIENCE = 600
 """Seconds after which a process that does not end is a failure."""
 
 STEPS = {
@@ -62,9 +63,9 @@ class Orders:
     words: tuple[str, ...]
     log: str
     folder: str
-    pause: float
-    seed: int
     last_step: int | None
+    pieces: int | None
+    fraction: float | None
 
 
 class Victim:
@@ -76,12 +77,15 @@ class Victim:
         The words after ``nrrn``.
     folder
         Where its files lie; also what it prints (``log``).
-    pause
-        Mean of the seconds that it idles before and after every block, of random length.
-    seed
-        Of these pauses.
     last_step
         Before which step on the disk it kills itself, counted from 0.
+    pieces
+        After how many pieces of work of this process (finished blocks, or steps of a training) it
+        stands still, or begins to die.
+    fraction
+        How far into a piece it kills itself, in [0, 1): the lines of Python that run in the piece
+        after ``pieces`` are counted, and in the next one it dies at this fraction of them; so
+        ``pieces`` + 1 are finished then, or one more.  It stands still instead when left out.
     """
 
     def __init__(
@@ -89,13 +93,15 @@ class Victim:
         words: list[str | Path],
         folder: Path,
         *,
-        pause: float = 0.0,
-        seed: int = 0,
         last_step: int | None = None,
+        pieces: int | None = None,
+        fraction: float | None = None,
     ) -> None:
         self.folder = folder
         self.log = folder.with_name(folder.name + ".log")
-        orders = Orders(tuple(map(str, words)), str(self.log), str(folder), pause, seed, last_step)
+        orders = Orders(
+            tuple(map(str, words)), str(self.log), str(folder), last_step, pieces, fraction
+        )
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(IMPORTED)
         self.process = context.Process(target=obey, args=(orders,))
@@ -144,8 +150,8 @@ def obey(orders: Orders) -> None:
     os.dup2(log, 2)
     nrrn_fiji.jobs.denoise_job.datetime = StandingClock
     count_steps(orders)
-    if orders.pause:
-        slow_down(orders)
+    if orders.pieces is not None:
+        count_pieces(orders.pieces, orders.fraction)
     sys.exit(main(orders.words))
 
 
@@ -204,22 +210,61 @@ def count_steps(orders: Orders) -> None:
     sys.exit = exit_with_count  # type: ignore[assignment]
 
 
-def slow_down(orders: Orders) -> None:
-    """Idle around all that writes, so that a kill from outside can fall anywhere."""
-    chance = random.Random(orders.seed)
+def count_pieces(pieces: int, fraction: float | None) -> None:
+    """Count finished blocks and steps of a training; then stand still, or die within a piece."""
+    done, death = 0, None if fraction is None else Death(fraction)
 
-    def slowly(function: Callable[..., Any]) -> Callable[..., Any]:
-        def slow(*args: Any, **more: Any) -> Any:
-            time.sleep(chance.uniform(0, 2 * orders.pause))
+    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
+        def count(*args: Any, **more: Any) -> Any:
+            nonlocal done
             result = function(*args, **more)
-            time.sleep(chance.uniform(0, 2 * orders.pause))
+            done += 1
+            if done >= pieces and death is None:
+                time.sleep(PATIENCE)  # until it is killed; not for ever, if nobody is left to
+                os._exit(1)
+            if done >= pieces and death is not None:
+                death.next_piece()
             return result
 
-        return slow
+        return count
 
-    VolumeWriter.write = slowly(VolumeWriter.write)  # type: ignore[method-assign]
-    PartialOutput.mark = slowly(PartialOutput.mark)  # type: ignore[method-assign]
-    training.objective_value = slowly(training.objective_value)
+    PartialOutput.mark = counted(PartialOutput.mark)  # type: ignore[method-assign]
+    training.follow = counted(training.follow)
+
+
+class Death:
+    """Counts the lines of a piece of work and ends the process in the middle of the next one.
+
+    Parameters
+    ----------
+    fraction
+        Where in that piece, in [0, 1).
+    """
+
+    def __init__(self, fraction: float):
+        self.fraction, self.lines, self.last = fraction, 0, -1
+        self.begun = 0
+
+    def next_piece(self) -> None:
+        """Note that a piece ends here."""
+        self.begun += 1
+        if self.begun == 1:
+            frame: FrameType | None = sys._getframe()
+            while frame is not None:  # what is under way already
+                frame.f_trace, frame = self.line, frame.f_back
+            sys.settrace(self.line)
+        elif self.begun == 2:
+            self.last, self.lines = int(self.fraction * self.lines), 0
+        else:
+            os.kill(os.getpid(), signal.SIGKILL)  # fewer lines than in the piece before
+
+    def line(self, frame: FrameType, event: str, argument: Any) -> Callable[..., Any]:
+        """Count a line that is about to run."""
+        if event == "line":
+            if self.begun == 2 and self.lines >= self.last:
+                os.kill(os.getpid(), signal.SIGKILL)
+            self.lines += 1
+        return self.line
 
 
 def journal_of(out: Path) -> int:
