@@ -9,9 +9,18 @@ import contextlib
 import errno
 import os
 import re
+import time
 from pathlib import Path
 
-__all__ = ["NO_SPACE", "UNREACHABLE", "beside", "sync_folder", "trouble", "write_whole"]
+__all__ = [
+    "NO_SPACE",
+    "UNREACHABLE",
+    "beside",
+    "replace",
+    "sync_folder",
+    "trouble",
+    "write_whole",
+]
 
 NO_SPACE = frozenset({errno.ENOSPC, errno.EFBIG, errno.EDQUOT})
 """What the system says when a disk or a quota is full, or a file may not grow so large."""
@@ -26,6 +35,12 @@ UNREACHABLE = frozenset(
     if hasattr(errno, name)
 )
 """What the system says when a disk fails, or one in the network is out of reach."""
+
+READERS_HOLD_NAMES = os.name == "nt"
+"""Whether a file that is being read cannot be renamed or replaced."""
+
+WAITS_FOR_READERS = (0.01, 0.03, 0.1, 0.3, 1.0)
+"""Seconds before each further attempt to replace such a file."""
 
 DOUBLE_SUFFIXES = (".ome.tif", ".ome.tiff", ".ome.zarr")
 # Suffixes that are read and not written -> what is written instead.
@@ -98,7 +113,7 @@ def write_whole(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(beside, path)
+        replace(beside, path)
         sync_folder(path.parent)
     except OSError as error:
         told = trouble(path, error)
@@ -108,6 +123,25 @@ def write_whole(path: Path, content: bytes) -> None:
     finally:
         with contextlib.suppress(OSError):  # which would hide the first error
             beside.unlink(missing_ok=True)
+
+
+def replace(source: Path, target: Path) -> None:
+    """Rename a file or folder, in place of a file that has the name.
+
+    Windows refuses that while another process, such as a worker or a virus scanner, looks at
+    either; they do so for a moment only, and are waited for.
+
+    Raises
+    ------
+    OSError
+        As ``os.replace`` does.
+    """
+    for wait in WAITS_FOR_READERS if READERS_HOLD_NAMES else ():
+        try:
+            return os.replace(source, target)
+        except PermissionError:
+            time.sleep(wait)
+    os.replace(source, target)
 
 
 def trouble(path: Path, error: OSError, kept: str = "") -> OSError | None:

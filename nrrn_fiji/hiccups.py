@@ -38,6 +38,7 @@ def patiently(
     *,
     again: Callable[[], None],
     tell: Callable[[str], None],
+    passing: frozenset[int] = frozenset(),
 ) -> T:
     """Return what ``read`` returns, which is tried a few times if a disk is out of reach.
 
@@ -52,6 +53,8 @@ def patiently(
         counts as ``read``'s.
     tell
         Called with a sentence before each further attempt.
+    passing
+        Numbers of further errors that may be over in a moment.
 
     Raises
     ------
@@ -68,7 +71,7 @@ def patiently(
         except SourceLostError:
             raise
         except OSError as error:
-            if not out_of_reach(error):
+            if not out_of_reach(error) and error.errno not in passing:
                 raise
             number = _number(error)
             what = os.strerror(number)

@@ -8,7 +8,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from unittest.mock import ANY
 import numpy as np
 import pytest
 import tifffile
+from held_runs import COMMAND, PATIENCE, finished_blocks, held, wait_until
 from numpy.typing import NDArray
 from plain_engine import strong_network
 from stack_files import Watch, noisy, provenance, strong_model, write
@@ -140,6 +140,46 @@ def test_a_whole_result_whose_run_could_not_tidy_up(
         denoise_file(source, out, model, settings)
 
 
+def test_a_whole_result_is_told_on_a_machine_without_the_device(
+    tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is left to compute, so it does not matter what computed it."""
+    source = write(tmp_path / "raw.tif", noisy((4, 30, 30)))
+    out, settings = tmp_path / "clean.tif", DenoiseSettings(slab=1)
+    ended_by_its_last_rename(monkeypatch, lambda: denoise_file(source, out, model, settings))
+    change_plan(out, device="cuda:99", precision="int8")
+    plan = plan_file(source, out, model, settings)
+    assert plan.notes == ("An earlier run has finished all 4 slices.",)
+    assert ("device", "cuda:99 (not of this machine)") in plan.table.rows
+    told = Watch()
+    assert denoise_file(source, out, model, settings, progress=told).resumed == 4
+    assert told.said == ["An earlier run had finished all 4 slices and could not say so."]
+    assert not out.with_name("clean.tif.partial").exists()
+
+
+def test_plan_tells_of_a_run_that_ended_between_two_renames(
+    tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the command itself, it takes the noise, which has its name, for this run's own."""
+    source = write(tmp_path / "raw.tif", noisy((4, 30, 30)))
+    out, noise, settings = tmp_path / "clean.tif", tmp_path / "noise.tif", DenoiseSettings(slab=1)
+
+    def run() -> object:
+        return denoise_file(source, out, model, settings, noise_out=noise)
+
+    ended_by_its_last_rename(monkeypatch, run)
+    assert noise.exists() and not out.exists()
+    change_plan(out, device="cuda:99")
+    plan = plan_file(source, out, model, settings, noise_out=noise)
+    assert plan.notes == (
+        "An earlier run has finished all 4 slices; what is left is to give clean.tif the final "
+        "name.",
+    )
+    assert plan.seconds == 0
+    run()
+    assert out.exists() and noise.exists()
+
+
 @pytest.mark.parametrize("job", ["add-noise", "register"])
 def test_other_jobs_whose_run_could_not_tidy_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: str
@@ -247,52 +287,17 @@ def test_model_card_may_change_between_runs(tmp_path: Path, model: Model) -> Non
     assert report.resumed > 0
 
 
-BRAKED = """
-import sys, time
-from nrrn_fiji.outputs.partial import PartialOutput
-mark, marked = PartialOutput.mark, []
-def mark_slowly(part, key):
-    mark(part, key)
-    marked.append(key)
-    time.sleep(len(marked) >= 8)
-PartialOutput.mark = mark_slowly
-"""
-"""After eight blocks a run takes a second for each: so a busy machine can end it in time."""
-
-RUN = f"""{BRAKED}
+RUN = """
 from nrrn_fiji.api import denoise_file
 from nrrn_fiji.settings import DenoiseSettings
 source, out, model, noise = sys.argv[1:]
 denoise_file(source, out, model, DenoiseSettings(slab=1, device="cpu"), noise_out=noise)
 """
-COMMAND = f"""{BRAKED}
-from nrrn_fiji.cli import main
-sys.exit(main())
-"""
 DEPTH = 30
-PATIENCE = 300
-"""Seconds that a busy machine has for one step of a run."""
-
-
-def finished_blocks(out: Path) -> int:
-    journal = out.with_name(out.name + ".partial") / "finished"
-    try:
-        return journal.read_text().count("\n")
-    except FileNotFoundError:
-        return 0
-
-
-def wait_until(condition: Callable[[], bool], process: subprocess.Popen[Any]) -> None:
-    """Wait for something that a run does."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert process.poll() is None, "the run ended before it could be interrupted"
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
 
 
 def big_job(tmp_path: Path) -> tuple[Path, Model]:
-    """A job whose slices take long enough to end a run between them."""
+    """A job of some length."""
     (tmp_path / "big").mkdir()
     model = save_model(tmp_path / "big" / "big.safetensors", strong_network(2, 8), {})
     stack = noisy((DEPTH, 150, 140), "float32")
@@ -301,21 +306,20 @@ def big_job(tmp_path: Path) -> tuple[Path, Model]:
 
 @POSIX
 def test_killed_runs_end_as_an_undisturbed_one(tmp_path: Path) -> None:
-    """kill -9 at random points, several times; then the run is finished and compared."""
+    """kill -9 after random numbers of blocks; then the run is finished and compared."""
     source, model = big_job(tmp_path)
     out, noise = tmp_path / "clean.tif", tmp_path / "noise.tif"
-    command = [sys.executable, "-c", RUN, str(source), str(out), str(model.path), str(noise)]
-    rng = random.Random(time.time_ns())
+    rng = random.Random(0)
     before = 0
     for _ in range(2):
-        enough = before + rng.randint(1, 5)
-        process = subprocess.Popen(command)
-        wait_until(lambda: finished_blocks(out) >= enough, process)  # noqa: B023
-        time.sleep(rng.uniform(0, 0.05))
-        process.kill()
-        assert process.wait() == -signal.SIGKILL
-        assert before < finished_blocks(out) < DEPTH
-        before = finished_blocks(out)
+        more = rng.randint(1, 12)
+        words = (source, out, model.path, noise)
+        with held(RUN, more, tmp_path / "go on", *words) as process:
+            wait_until(lambda: finished_blocks(out) >= before + more, process)  # noqa: B023
+            process.kill()
+            assert process.wait() == -signal.SIGKILL
+        before += more
+        assert before == finished_blocks(out) < DEPTH
         assert not out.exists() and not noise.exists()
     settings = DenoiseSettings(slab=1, device="cpu")
     report = denoise_file(source, out, model, settings, noise_out=noise)
@@ -336,24 +340,24 @@ def test_command_that_is_interrupted_and_given_again(tmp_path: Path) -> None:
     out = tmp_path / "clean.tif"
     words = ["denoise", str(source), str(out), "--model", str(model.path), "--slab", "1"]
     words += ["--device", "cpu"]
-    first = [sys.executable, "-c", COMMAND, *words]
-    process = subprocess.Popen(first, stderr=subprocess.PIPE, text=True)
-    wait_until(lambda: finished_blocks(out) >= 2, process)
     settings = DenoiseSettings(slab=1, device="cpu")
-    with pytest.raises(BlockingIOError, match="Another run is writing"):
-        denoise_file(source, out, model, settings)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=PATIENCE)
+    sign = tmp_path / "go on"
+    with held(COMMAND, 2, sign, *words) as process:
+        wait_until(lambda: finished_blocks(out) >= 2, process)
+        with pytest.raises(BlockingIOError, match="Another run is writing"):
+            denoise_file(source, out, model, settings)
+        process.send_signal(signal.SIGINT)
+        sign.touch()  # it has the signal by now, so it goes on to its end, not to a third block
+        _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
-    count = finished_blocks(out)
-    assert 2 <= count < DEPTH
-    assert f"{count} finished blocks are kept in {out}.partial" in said
+    assert finished_blocks(out) == 2
+    assert f"2 finished blocks are kept in {out}.partial" in said
     assert "Traceback" not in said
     assert not out.exists()
     command = [sys.executable, "-m", "nrrn_fiji", *words]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
-    assert f"{count} of {DEPTH} slices are finished already" in done.stderr
+    assert f"2 of {DEPTH} slices are finished already" in done.stderr
     np.testing.assert_array_equal(
         tifffile.imread(out), undisturbed(source, model, settings=settings)
     )
@@ -364,18 +368,16 @@ def test_script_that_is_interrupted_keeps_its_blocks(tmp_path: Path) -> None:
     """Ctrl-C in a script that handles nothing: KeyboardInterrupt in the middle of something."""
     source, model = big_job(tmp_path)
     out, noise = tmp_path / "clean.tif", tmp_path / "noise.tif"
-    command = [sys.executable, "-c", RUN, str(source), str(out), str(model.path), str(noise)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    wait_until(lambda: finished_blocks(out) >= 3, process)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=PATIENCE)
+    with held(RUN, 3, tmp_path / "go on", source, out, model.path, noise) as process:
+        wait_until(lambda: finished_blocks(out) >= 3, process)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == -signal.SIGINT
     assert said.rstrip().endswith("KeyboardInterrupt")
-    count = finished_blocks(out)
-    assert 3 <= count < DEPTH
+    assert finished_blocks(out) == 3
     settings = DenoiseSettings(slab=1, device="cpu")
     report = denoise_file(source, out, model, settings, noise_out=noise)
-    assert report.resumed == count
+    assert report.resumed == 3
     np.testing.assert_array_equal(
         tifffile.imread(out), undisturbed(source, model, settings=settings)
     )

@@ -141,12 +141,13 @@ def plan_file(
         notes = [*job.volume.notes, *about]
         job.plans = job.plans or job.make_plans()
         said = Told(NoProgress())
-        job.warn_if_unlike(said)
-        job.name_faster(left, said)
+        if left:
+            job.warn_if_unlike(said)
+            job.name_faster(left, said)
         notes += said.notes
         channels = [plan for plan in job.plans if plan.intensity[0] < plan.intensity[1]]
         seconds = 0.0
-        if channels:
+        if channels and left:
             count = None if job.slices is None else len(job.slices)
             one = estimate_seconds(job.model.network, channels[0], count)
             seconds = one * len(channels) * job.volume.shape.t * left / job.total

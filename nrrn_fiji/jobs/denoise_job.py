@@ -146,13 +146,18 @@ class DenoiseJob:
                 ]
             if part.moved and not part.journal.is_for(self.request()):
                 return self.total, there
+            there = standing_outputs(part.waiting, overwrite)
             part.check(self.request())
-            self.plans = saved_plans(part)
+            self.plans = saved_plans(part, here=not part.complete)
         except ValueError as error:
             return self.total, [*there, str(error)]
+        finished = f"An earlier run has finished all {self.total} slices"
         if part.moved:
-            return 0, [f"An earlier run has finished all {self.total} slices."]
-        done = self.total if part.complete else self.count(part.finished)
+            return 0, [f"{finished}."]
+        if part.complete:
+            names = " and ".join(path.name for path in part.waiting.values())
+            return 0, [*there, f"{finished}; what is left is to give {names} the final name."]
+        done = self.count(part.finished)
         return self.total - done, [
             *there,
             f"An interrupted run with {done} of {self.total} slices will be continued.",

@@ -99,7 +99,7 @@ class PlanReport:
         rows = [
             ("slices", f"{self.slices} of {plan.shape[1]} × {plan.shape[2]} px, {plan.dtype}"),
             *((("voxel size", self.voxel),) * bool(self.voxel)),
-            ("device", describe(choose_device(plan.device))),
+            ("device", _in_words(plan.device)),
             ("precision", plan.precision),
             ("building units", str(plan.units)),
             ("images per slice", "scans" if plan.scans else str(plan.images)),
@@ -134,3 +134,11 @@ class PlanReport:
             "seconds": self.seconds,
             "notes": list(self.notes),
         }
+
+
+def _in_words(device: str) -> str:
+    """Return the name of a device, which may be one of another machine where all is computed."""
+    try:
+        return describe(choose_device(device))
+    except ValueError:
+        return f"{device} (not of this machine)"

@@ -40,7 +40,7 @@ def run_job(
         request = job.request()
         with part.kept_said():
             if part.goes_on(request):
-                job.plans = saved_plans(part, here=crew is None)
+                job.plans = saved_plans(part, here=crew is None and not part.complete)
                 job.went_on = part.remembered.get("went_on_with", [])
             elif crew is not None:
                 job.plans = planned_by(crew, job, part)
@@ -50,8 +50,9 @@ def run_job(
             part.check_space(sum(map(job.size, job.targets)))
         part.make_folders()
         resumed = job.count(part.finished)
-        where = "" if crew is None else crew.described(job.plans[0].device)
-        progress.message(chosen(job.model, job.plans[0], job.settings, where))
+        if not part.complete:
+            where = "" if crew is None else crew.described(job.plans[0].device)
+            progress.message(chosen(job.model, job.plans[0], job.settings, where))
         if part.moved:
             progress.message(
                 f"An earlier run had finished all {job.total} slices and could not say so."

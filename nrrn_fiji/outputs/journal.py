@@ -16,6 +16,7 @@ input, model or setting, and never count a block whose line is not whole.
 from __future__ import annotations
 
 import datetime
+import errno
 import hashlib
 import json
 import os
@@ -25,7 +26,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..files import sync_folder
+from ..files import replace, sync_folder
+from ..hiccups import patiently
 
 __all__ = ["JOURNAL", "NEW_STATE", "STATE", "BlockKey", "Journal", "is_wanted"]
 
@@ -33,6 +35,8 @@ STATE, JOURNAL = "state.json", "finished"
 NEW_STATE = STATE + ".new"
 STATE_VERSION = 3
 CHECKSUM = "checksum"
+REPLACED_NOW = frozenset({errno.EACCES, errno.EPERM})
+"""What Windows says of a file that is being replaced at this moment."""
 
 
 class BlockKey(NamedTuple):
@@ -191,7 +195,7 @@ class Journal:
             json.dump({**state, CHECKSUM: _checksum(state)}, file, indent=1)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(beside, self.folder / STATE)
+        replace(beside, self.folder / STATE)
         sync_folder(self.folder)
 
     def _read_finished(self, *, mend: bool) -> set[BlockKey]:
@@ -218,10 +222,21 @@ def is_wanted(folder: Path, run: str, key: BlockKey) -> bool:
         Which run, as its record names it: another one may have taken its place.
     key
         Which block.
+
+    Raises
+    ------
+    SourceLostError
+        If the record cannot be read, also after some waiting: nobody knows then.
     """
     journal = Journal(folder)
     try:
-        begun = journal.read(mend=False)
+        begun = patiently(
+            lambda: journal.read(mend=False),
+            folder / STATE,
+            again=lambda: None,
+            tell=lambda text: None,
+            passing=REPLACED_NOW,
+        )
     except ValueError:  # of another version of this program, so it is another run
         return False
     return (

@@ -41,7 +41,7 @@ from .checks import (
     readable_size,
 )
 from .journal import NEW_STATE, STATE, BlockKey, Journal
-from .renaming import identity, is_empty_folder, remove, rename
+from .renaming import identity, is_empty_folder, remove, rename, same_content
 
 __all__ = [
     "NO_SPACE",
@@ -129,12 +129,11 @@ class PartialOutput(contextlib.AbstractContextManager["PartialOutput"]):
             # Without a finished block there is nothing that binds this run.
             if self._restart or not self.journal.read() or not (self.finished or self.complete):
                 self._clear()
-            self.moved = all(map(self._has_its_name, self.targets))
+            self.moved = self._all_moved()
             if not self.moved:
                 if self.complete and not any(map(self._waits, self.targets)):
                     self._clear()  # the outputs have been replaced or removed since
-                waiting = [kind for kind in self.targets if not self.complete or self._waits(kind)]
-                self._check_absent(waiting)
+                self._check_absent(self.waiting)
         except BaseException:
             self._let_go(keep=(self.folder / STATE).exists())
             raise
@@ -164,7 +163,7 @@ class PartialOutput(contextlib.AbstractContextManager["PartialOutput"]):
         """
         self._check_ours()
         self.journal.read(mend=False)
-        self.moved = all(map(self._has_its_name, self.targets))
+        self.moved = self._all_moved()
         if self.complete:
             return self.moved or any(map(self._waits, self.targets))
         return bool(self.finished)
@@ -183,6 +182,15 @@ class PartialOutput(contextlib.AbstractContextManager["PartialOutput"]):
     def complete(self) -> bool:
         """Whether all blocks were written and only the move to the final names is left."""
         return self.journal.complete
+
+    @property
+    def waiting(self) -> dict[str, Path]:
+        """The outputs that have not got their final names yet, by kind."""
+        return {
+            kind: target
+            for kind, target in self.targets.items()
+            if not self.complete or self._waits(kind)
+        }
 
     @property
     def plan(self) -> dict[str, Any]:
@@ -472,9 +480,18 @@ class PartialOutput(contextlib.AbstractContextManager["PartialOutput"]):
                 "choose another output, or move the folder away."
             )
 
+    def _all_moved(self) -> bool:
+        """Whether all outputs of the recorded run have their final names."""
+        return all(self._has_its_name(kind) and not self._waits(kind) for kind in self.targets)
+
     def _waits(self, kind: str) -> bool:
         """Whether the output of this kind has not got its final name yet."""
-        return self.path(kind).exists() and not self._has_its_name(kind)
+        unfinished, target = self.path(kind), self.targets[kind]
+        if not unfinished.exists():
+            return False
+        # Both are there after a move onto another disk that was cut short; or what bears the name
+        # is an older result of the same size and, by the clock of this disk, the same time.
+        return not (self._has_its_name(kind) and same_content(unfinished, target))
 
     def _has_its_name(self, kind: str) -> bool:
         """Whether what bears the final name is what the record says was written."""

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
 import shutil
 from pathlib import Path
 
-from ..files import sync_folder
+from ..files import replace, sync_folder
 
-__all__ = ["identity", "is_empty_folder", "remove", "rename"]
+__all__ = ["identity", "is_empty_folder", "remove", "rename", "same_content"]
 
 
 def identity(path: Path) -> str:
@@ -26,6 +25,22 @@ def identity(path: Path) -> str:
             name = file.relative_to(path).as_posix()
             digest.update(f"{name} {status.st_size} {status.st_mtime_ns}\n".encode())
     return digest.hexdigest()
+
+
+def same_content(path: Path, other: Path) -> bool:
+    """Whether two files, or two folders with all that is in them, hold the same bytes."""
+    return _content(path) == _content(other)
+
+
+def _content(path: Path) -> dict[str, str]:
+    """Return a hash of every file, by its name within the path."""
+    hashes = {}
+    for file in path.rglob("*") if path.is_dir() else [path]:
+        if file.is_file():
+            with file.open("rb") as opened:
+                digest = hashlib.file_digest(opened, "sha256").hexdigest()
+            hashes[file.relative_to(path).as_posix()] = digest
+    return hashes
 
 
 def is_empty_folder(path: Path) -> bool:
@@ -44,7 +59,7 @@ def remove(path: Path) -> None:
 def rename(source: Path, target: Path) -> None:
     """Move a file or folder; onto another disk by a copy that gets its name when it is whole."""
     try:
-        os.replace(source, target)
+        replace(source, target)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
@@ -55,7 +70,7 @@ def rename(source: Path, target: Path) -> None:
                 shutil.copytree(source, beside)
             else:
                 shutil.copy2(source, beside)
-            os.replace(beside, target)
+            replace(beside, target)
         except BaseException:
             remove(beside)
             raise

@@ -1,0 +1,45 @@
+"""What is refused before anything is computed: outputs in the place of inputs or of each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nrrn_fiji.outputs.partial import check_distinct, readable_size
+
+
+def test_output_equal_to_input_is_refused(tmp_path: Path) -> None:
+    source = tmp_path / "raw.tif"
+    source.write_text("raw")
+    link = tmp_path / "link.tif"
+    link.symlink_to(source)
+    hard = tmp_path / "hard.tif"
+    hard.hardlink_to(source)
+    for out in (source, link, hard, tmp_path / "." / "raw.tif"):
+        with pytest.raises(ValueError, match="also the input"):
+            check_distinct([source], {"out": out})
+    check_distinct([source], {"out": tmp_path / "clean.tif", "noise_out": tmp_path / "noise.tif"})
+
+
+def test_output_in_or_around_the_input_folder_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    (folder / "1.tif").write_text("raw")
+    with pytest.raises(ValueError, match="taken for a slice"):
+        check_distinct([folder], {"out": folder / "clean.tif"})
+    with pytest.raises(ValueError, match="the folder that the input"):
+        check_distinct([folder / "1.tif"], {"out": folder})
+
+
+def test_outputs_need_different_names(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="noise_out and out are both"):
+        check_distinct([], {"out": tmp_path / "a.tif", "noise_out": tmp_path / "a.tif"})
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(999, "999 bytes"), (1000, "1.0 kB"), (2_500_000, "2.5 MB"), (7 * 10**12, "7.0 TB")],
+)
+def test_readable_size(size: int, text: str) -> None:
+    assert readable_size(size) == text
