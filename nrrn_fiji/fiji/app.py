@@ -146,9 +146,9 @@ def wait_until_quit() -> None:
     Ctrl-C is taken as quitting, so that ImageJ asks about images that are not saved.
     """
     imagej = java.JClass("ij.IJ")
-    WAITING.set()
     while True:
         try:
+            WAITING.set()
             while imagej.getInstance() is not None:
                 time.sleep(SECONDS_BETWEEN_LOOKS)
             return

@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -113,14 +114,10 @@ def screen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             stderr=subprocess.DEVNULL,
         )
     try:
-        for _ in range(100):
-            if number.read_text().strip():
-                break
-            try:
-                server.wait(0.1)
-            except subprocess.TimeoutExpired:
-                continue
-        yield f":{number.read_text().strip()}"
+        while not (display := number.read_text().strip()):  # it writes that when it is ready
+            assert server.poll() is None, "Xvfb has ended."
+            time.sleep(0.1)
+        yield f":{display}"
     finally:
         server.terminate()
         server.wait()

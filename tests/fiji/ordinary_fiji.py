@@ -117,7 +117,7 @@ def said_by_messages() -> str:
 def stack(width: int = 512, depth: int = 200) -> Any:
     """Open the noisy stack "long", which takes minutes."""
     imp = java("ij.IJ").createImage("long", "8-bit ramp", width, width, depth)
-    imp.show()
+    user.show(imp)
     return imp
 
 
@@ -130,28 +130,20 @@ def wait_for_progress(imp: Any) -> None:
 def escape() -> dict[str, Any]:
     """Esc stops a denoising soon, and leaves nothing behind."""
     imp = stack()
-    java("ij.IJ").selectWindow("long")
     user.choose("Denoise Stack...")
     asked = user.dialog("Denoise Stack")
     user.close(asked)
     wait_for_progress(imp)
-    before = worker().cpu_times()
     user.press_escape()
     user.wait(lambda: not imp.isLocked())
-    after = worker().cpu_times()
     user.wait(lambda: not user.running())
     titles = [str(title) for title in java("ij.WindowManager").getImageTitles()]
-    return {
-        "seconds": after.user + after.system - before.user - before.system,
-        "titles": titles,
-        "shared": shared(),
-    }
+    return {"titles": titles, "shared": shared()}
 
 
 def killed() -> dict[str, Any]:
     """A Python that dies: a sentence, an image that can be used, and a new one for what follows."""
     imp = stack()
-    java("ij.IJ").selectWindow("long")
     old = worker().pid
     user.choose("Denoise Stack...")
     asked = user.dialog("Denoise Stack")
@@ -162,9 +154,9 @@ def killed() -> dict[str, Any]:
     seen: dict[str, Any] = {"told": told, "locked": bool(imp.isLocked()), "shared": shared()}
     user.close_all()
     user.wait(lambda: not user.running())
-    java("ij.IJ").createImage("next", "8-bit ramp", 20, 16, 2).show()
+    user.show(java("ij.IJ").createImage("next", "8-bit ramp", 20, 16, 2))
     run_macro(None, 'run("Denoise Stack...", "model=tiny");')  # type: ignore[arg-type]
-    seen["next"] = str(java("ij.WindowManager").getCurrentImage().getTitle())
+    seen["next"] = user.becomes_active("next-denoised")
     seen["new"] = worker().pid != old
     return seen
 

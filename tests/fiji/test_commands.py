@@ -199,11 +199,12 @@ def test_work_that_nobody_waits_for_is_given_up(app: jvm.ImageJ, java: Any, mode
 
 
 def test_a_watcher_waits_until_typing_has_ended_and_says_what_is_out_of_date() -> None:
-    import time
+    import threading
 
     from nrrn_fiji.fiji.dialogs import watched
 
     typed, seen, stale = ["a"], [], []
+    rested = threading.Event()
 
     def changed(text: str, out_of_date: Any) -> None:
         seen.append(text)
@@ -211,9 +212,11 @@ def test_a_watcher_waits_until_typing_has_ended_and_says_what_is_out_of_date() -
         if text == "a":
             typed[0] = "abc"
             stale.append(out_of_date())
+        else:
+            rested.set()
 
     with watched(lambda: typed[0], changed):
-        time.sleep(1.5)
+        assert rested.wait(300)
     assert seen == ["a", "abc"]
     assert stale == [False, True, False]
 

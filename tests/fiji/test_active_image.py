@@ -1,0 +1,98 @@
+"""Which image is the active one: for a command that begins, and after one that shows results.
+
+Without any ImageJ: what its windows say at the wrong moment is hard to come by on a screen.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from nrrn_fiji.fiji import entry, layout
+
+
+class Image:
+    """An ``ij.ImagePlus`` as far as it is asked."""
+
+    def __init__(self, number: int):
+        self.getID = lambda: number
+
+
+def host(
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    opened: list[Image],
+    current: Image | None,
+    own: Image | None = None,
+) -> entry.Host:
+    """An ImageJ with images in windows; one of them current, or that of the thread alone."""
+    windows = SimpleNamespace(
+        getIDList=lambda: [image.getID() for image in opened] or None,
+        getImage=lambda number: next(one for one in opened if one.getID() == number),
+        getCurrentImage=lambda: own or current,
+        getTempCurrentImage=lambda: own,
+    )
+    fake = SimpleNamespace(JClass=lambda name: {"ij.WindowManager": windows}[name])
+    monkeypatch.setattr(entry, "java", fake)
+    return entry.Host(None, ())  # type: ignore[arg-type]
+
+
+STACK, OTHER, GONE = Image(-1), Image(-2), Image(-3)
+
+
+@pytest.mark.parametrize(
+    ("opened", "current", "own", "expected"),
+    [
+        ([STACK, OTHER], STACK, None, STACK),
+        ([STACK, OTHER], OTHER, GONE, GONE),  # given to the thread, by IJ.run(imp, …)
+        ([STACK, OTHER], GONE, None, OTHER),  # its window closes
+        ([STACK], None, None, STACK),  # has closed, and the other one is not active yet
+        ([], GONE, None, GONE),  # not in a window: without a screen
+    ],
+)
+def test_a_command_takes_no_image_that_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+    opened: list[Image],
+    current: Image | None,
+    own: Image | None,
+    expected: Image,
+) -> None:
+    found = host(monkeypatch, opened=opened, current=current, own=own).current_image()
+    assert found is expected
+
+
+def test_no_image_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="No image is open"):
+        host(monkeypatch, opened=[], current=None).current_image()
+
+
+class Shown:
+    """An ``ij.ImagePlus`` or ``ij.gui.Plot`` that notes what happens."""
+
+    def __init__(self, name: str, happened: list[str]):
+        self.name, self.happened = name, happened
+
+    def __getattr__(self, method: str) -> Any:
+        return lambda: self.happened.append(f"{method} {self.name}")
+
+
+class Plot(Shown):
+    """An ``ij.gui.Plot``, whose window belongs to its image."""
+
+    def getImagePlus(self) -> Any:
+        return Shown(f"image of {self.name}", self.happened)
+
+
+def test_the_next_window_is_shown_when_the_one_before_is_active(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(layout, "java", SimpleNamespace(JClass=lambda name: Plot))
+    happened: list[str] = []
+    for made in (Plot("plot", happened), Shown("average", happened)):
+        layout.show(made)
+    assert happened == [
+        *("show plot", "waitTillActivated image of plot"),
+        *("show average", "waitTillActivated average"),
+    ]
