@@ -49,7 +49,7 @@ CPU_SLAB_WORK = 3 << 32
 """Pixels × units × maps² of a slab on a CPU: about half a minute of two cores.  An interruption
 loses one slab; the neighbours that two slabs share are computed twice."""
 MOST_SLICES, FEWEST_SLICES = 32, 4
-PLANNED = 0.6
+PLANNED = 0.5
 """Share of the memory that a user allows which slabs and tiles may take.  The rest is for what
 file libraries decode and encode, and for what is freed and not given back to the system at once
 (benchmarks/memory_depth.py measures what is really taken)."""
@@ -139,7 +139,7 @@ def make_plan(
     intensity
         Grey values that map to 0 and 1, from :func:`nrrn_fiji.intensity.grey_range`.
     memory
-        Budget in bytes of slabs and tiles alone; when left out 60 % of ``settings.memory``, or
+        Budget in bytes of slabs and tiles alone; when left out half of ``settings.memory``, or
         without that a quarter of the free memory, at most 2 GiB (a GPU's tiles have 60 % of its
         free memory in addition).
     model_hash
