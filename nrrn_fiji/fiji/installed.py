@@ -29,6 +29,7 @@ __all__ = [
     "has_screen",
     "lacks_windows",
     "look_for_java",
+    "newest_jar",
     "remember_fiji",
     "remembered_fiji",
     "usual_fiji_places",
@@ -254,6 +255,23 @@ def check_fiji(folder: str | Path) -> Path:
         "imagej-….jar, and a folder plugins. Name the folder that Fiji lies in (often Fiji.app), "
         "or leave Fiji out and use plain ImageJ."
     )
+
+
+def newest_jar(fiji: Path, name: str) -> Path | None:
+    """Return the newest jar of that name in a Fiji folder; None if it has none.
+
+    Parameters
+    ----------
+    name
+        What comes before the version, as a regular expression: "ij" finds ij-1.54p.jar.
+    """
+    jars = [jar for jar in (fiji / "jars").glob("*.jar") if re.match(rf"{name}-\d", jar.name)]
+
+    def version(jar: Path) -> list[tuple[int, str]]:
+        parts = re.findall(r"(\d+)(\D*)", re.sub(rf"^{name}-", "", jar.stem))
+        return [(int(number), text) for number, text in parts]
+
+    return max(jars, key=version, default=None)
 
 
 def _imagej_jars(folder: Path) -> bool:

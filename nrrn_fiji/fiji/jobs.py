@@ -17,8 +17,8 @@ import numpy as np
 from ..denoising import denoise_slabs
 from ..device import choose_device
 from ..formats.image import Volume
-from ..jobs import add_noise as noise_job
 from ..jobs.add_noise import check_noise, noise_spans, noisy_slice
+from ..jobs.add_noise import provenance as provenance_of_noise
 from ..jobs.denoise import DenoiseJob
 from ..jobs.denoise_checks import check_slices
 from ..models import DEFAULT_MODEL, Model, load_model
@@ -187,7 +187,7 @@ def noisy_image(image: Any, settings: NoiseSettings, *, progress: Progress | Non
             volume,
             {"image": (title, volume.dtype)},
             slices=range(volume.shape.z),
-            provenance=lambda kind: noise_job.provenance(volume.name, settings),
+            provenance=lambda kind: provenance_of_noise(volume.name, settings),
             unfinished=unfinished,
             progress=progress,
         )["image"]

@@ -19,13 +19,14 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from .. import __version__
 from ..resources import data_folder
-from .installed import Java, look_for_java
+from .installed import Java, look_for_java, newest_jar
 
 __all__ = ["PLUGIN", "InstalledPlugin", "installed_plugin", "plugin_files"]
 
@@ -91,7 +92,7 @@ def installed_plugin(fiji: Path) -> InstalledPlugin | None:
         with zipfile.ZipFile(file) as jar:
             said = _read_properties(jar.read(PROPERTIES))
         python = said["python"]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{file} is damaged ({error}): install again.") from error
     version = said.get("version", "")
     same = (version, said.get("sources")) == (__version__, _fingerprint())
@@ -147,8 +148,8 @@ def _check_appose(fiji: Path, names: list[str]) -> None:
 
 def _compiled(fiji: Path) -> dict[str, bytes]:
     """Return the compiled classes of the plugin, by their names in its jar."""
-    groovy = _jar_of(fiji, r"groovy(-all)?-\d.*\.jar", "Groovy")
-    imagej = _jar_of(fiji, r"ij-\d.*\.jar", "ImageJ")
+    groovy = _jar_of(fiji, "groovy(-all)?", "Groovy")
+    imagej = _jar_of(fiji, "ij", "ImageJ")
     appose = sorted((fiji / "jars").glob("appose-*.jar"))
     appose = appose or sorted(data_folder("scripts").glob("jars/appose-*.jar"))
     java = _java(fiji)
@@ -183,14 +184,13 @@ def _compiled(fiji: Path) -> dict[str, bytes]:
         return {file.relative_to(work).as_posix(): file.read_bytes() for file in classes}
 
 
-def _jar_of(fiji: Path, pattern: str, what: str) -> Path:
-    found = [jar for jar in (fiji / "jars").glob("*.jar") if re.fullmatch(pattern, jar.name)]
-    if not found:
+def _jar_of(fiji: Path, name: str, what: str) -> Path:
+    if (jar := newest_jar(fiji, name)) is None:
         raise FileNotFoundError(
             f"{fiji} has no {what} in its folder jars: update this Fiji (Help > Update...), or "
             "use `nrrn fiji`, which needs nothing installed."
         )
-    return max(found)
+    return jar
 
 
 def _java(fiji: Path) -> Java:

@@ -57,9 +57,13 @@ OF_COMMAND_LINE = {
     "restart": "restart",
     "noise": "noise_out",
     "units-out": "units_out",
+    "z-axis": "z_axis",
 }
 """Options that jobs name in their sentences, and their names in dialogs and macros."""
-SPELT = re.compile(rf"--({'|'.join(OF_COMMAND_LINE)})(?![\w-])(?: \([a-z_]+(?:=[^)]*)?\))?")
+SPELT = re.compile(
+    rf"--({'|'.join(OF_COMMAND_LINE)})(?: ([TC]))?(?![\w-])(?: \([a-z_]+(?:=[^)]*)?\))?"
+)
+"""With the value that an axis is given, and how Python spells the same."""
 
 
 def as_in_fiji(text: str) -> str:
@@ -67,5 +71,12 @@ def as_in_fiji(text: str) -> str:
 
     >>> as_in_fiji("begin again with --restart (restart=True).")
     'begin again with the option restart.'
+    >>> as_in_fiji('If they are slices in depth, give --z-axis T (z_axis="T").')
+    'If they are slices in depth, give the option z_axis=T.'
     """
-    return SPELT.sub(lambda found: f"the option {OF_COMMAND_LINE[found[1]]}", text)
+
+    def option(found: re.Match[str]) -> str:
+        value = f"={found[2]}" if found[2] else ""
+        return f"the option {OF_COMMAND_LINE[found[1]]}{value}"
+
+    return SPELT.sub(option, text)

@@ -257,8 +257,10 @@ def fiji_and_java(named: Path | None) -> Iterator[Finding]:
 
 def imagej_in(folder: Path) -> str:
     """Return which ImageJ a Fiji folder holds."""
-    jars = {jar.name for jar in (folder / "jars").glob("ij-*.jar")}
-    return f", ImageJ {min(jars)[3:-4]}" if jars else ""
+    from ..fiji.installed import newest_jar
+
+    jar = newest_jar(folder, "ij")
+    return "" if jar is None else f", ImageJ {jar.stem.removeprefix('ij-')}"
 
 
 def plugin(folder: Path, named: Path | None) -> Finding:

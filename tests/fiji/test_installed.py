@@ -193,3 +193,26 @@ def test_the_usual_places_of_each_system(
     places = [str(place) for place in installed.usual_fiji_places()]
     assert expected in [place.replace("\\/", "\\") for place in places]
     assert str(Path.home() / "Fiji.app") in places
+
+
+@pytest.mark.parametrize(
+    ("jars", "name", "newest"),
+    [
+        (["ij-1.53t.jar", "ij-1.54p.jar", "ij1-patcher-2.0.jar"], "ij", "ij-1.54p.jar"),
+        (
+            ["groovy-4.0.9.jar", "groovy-4.0.23.jar", "groovy-json-5.jar"],
+            "groovy",
+            "groovy-4.0.23.jar",
+        ),
+        (["groovy-all-2.4.8.jar", "groovy-xml-4.0.jar"], "groovy(-all)?", "groovy-all-2.4.8.jar"),
+        (["imagej-2.16.0.jar"], "ij", None),
+    ],
+)
+def test_of_several_jars_the_newest_counts(
+    tmp_path: Path, jars: list[str], name: str, newest: str | None
+) -> None:
+    (tmp_path / "jars").mkdir()
+    for jar in jars:
+        (tmp_path / "jars" / jar).touch()
+    found = installed.newest_jar(tmp_path, name)
+    assert found == (newest and tmp_path / "jars" / newest)

@@ -370,3 +370,13 @@ def test_a_compiler_that_does_not_end_is_told_in_a_sentence(
     monkeypatch.setattr(subprocess, "run", late)
     with pytest.raises(RuntimeError, match="takes more than 10 minutes: install again when"):
         ordinary.plugin_files(tmp_path)
+
+
+def test_a_plugin_whose_bytes_were_changed_is_told_to_be_damaged(tmp_path: Path) -> None:
+    (tmp_path / "plugins").mkdir()
+    content = ordinary._properties({"python": sys.executable, "version": "1"})
+    whole = bytearray(ordinary._jar({ordinary.PROPERTIES: content}))
+    whole[30 + len(ordinary.PROPERTIES)] = 0xFF  # where the packed bytes begin
+    (tmp_path / ordinary.PLUGIN).write_bytes(whole)
+    with pytest.raises(ValueError, match=r"is damaged \(.*\): install again"):
+        ordinary.installed_plugin(tmp_path)

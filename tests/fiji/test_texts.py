@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from nrrn_fiji.fiji.texts import exactly, in_lines
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from nrrn_fiji.fiji.texts import as_in_fiji, exactly, in_lines
+from nrrn_fiji.volumes import open_volume
 
 SENTENCE = "Denoise: " + "the voxels of this stack are far from those that were learnt from, " * 3
 
@@ -31,3 +38,30 @@ def test_a_note_has_as_many_lines_as_there_is_room_for() -> None:
     cut = exactly(SENTENCE, 20, 2).splitlines()
     assert len(cut) == 2
     assert cut[1].endswith("…")
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (
+            "Choose another name or add --overwrite.",
+            "Choose another name or add the option overwrite.",
+        ),
+        ("drop it with --restart (restart=True).", "drop it with the option restart."),
+        ("--noise (noise_out) is where", "the option noise_out is where"),
+        ("--units-out is where", "the option units_out is where"),
+        ("--noise-level is another one", "--noise-level is another one"),
+        ('give --z-axis C (z_axis="C").', "give the option z_axis=C."),
+        ("give --z-axis or nothing", "give the option z_axis or nothing"),
+    ],
+)
+def test_options_have_the_names_of_fiji(said: str, expected: str) -> None:
+    assert as_in_fiji(said) == expected
+
+
+def test_slices_that_were_saved_as_times_are_told_in_the_words_of_fiji(tmp_path: Path) -> None:
+    file = tmp_path / "times.tif"
+    tifffile.imwrite(file, np.zeros((4, 8, 8), np.uint8), imagej=True, metadata={"axes": "TYX"})
+    with open_volume(file) as volume:
+        (note,) = volume.notes
+    assert as_in_fiji(note).endswith("If they are slices in depth, give the option z_axis=T.")
