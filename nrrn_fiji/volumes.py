@@ -43,6 +43,7 @@ from .intensity import check_dtype
 __all__ = [
     "ImageMetadata",
     "Origin",
+    "Source",
     "StackSource",
     "Volume",
     "VolumeShape",
@@ -58,7 +59,8 @@ __all__ = [
 ]
 
 Array = NDArray[Any]
-
+Source = str | Path | Array
+"""One image to look at: a file, a folder of slices, or an array in memory."""
 
 COLOURS = (3, 4)
 SMALLEST_IMAGE = 16

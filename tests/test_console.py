@@ -19,6 +19,7 @@ from fake_commands import (
 )
 
 from nrrn_fiji import cli
+from nrrn_fiji.sentences import as_typed
 from nrrn_fiji.terminal import console
 
 
@@ -232,7 +233,7 @@ def test_no_color_is_honoured(
     ],
 )
 def test_a_command_line_speaks_of_options_alone(sentence: str, typed: str) -> None:
-    assert console.as_typed(sentence) == typed
+    assert as_typed(sentence) == typed
 
 
 def test_errors_speak_of_options_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,6 +22,7 @@ LAYERS = (
         "progress",
         "resources",
         "reports",
+        "sentences",
         "files",
         "hiccups",
         "version",

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from nrrn_fiji.cli import main
+from nrrn_fiji.jobs import register_places
 from nrrn_fiji.jobs.register import register_files
 from nrrn_fiji.progress import Cancelled, NoProgress
 from nrrn_fiji.registration import Placement
-from nrrn_fiji.scans import places as scan_places
 from nrrn_fiji.settings import RegisterSettings
 from nrrn_fiji.volumes import open_volume
 
@@ -210,13 +210,13 @@ def test_a_run_that_was_stopped_while_it_searched_does_not_search_again(
     settings = RegisterSettings(transform="translation", per_slice=per_slice)
     straight = register_files(sources, tmp_path / "straight.tif", settings)
     searched: list[object] = []
-    real = scan_places.place_scans
+    real = register_places.place_scans
 
     def searches(*args: Any, **options: Any) -> Placement:
         searched.append(args[0][0][0, 0])
         return real(*args, **options)
 
-    monkeypatch.setattr(scan_places, "place_scans", searches)
+    monkeypatch.setattr(register_places, "place_scans", searches)
 
     class Stops(NoProgress):
         @property

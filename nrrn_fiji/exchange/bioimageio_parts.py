@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .. import __version__, network
-from ..api import denoise
+from ..denoising import denoise_slabs, make_plan
 from ..intensity import ArraySource, grey_range, to_unit
 from ..models import Model
 from ..network import NRRN, receptive_radius
 from ..plots import before_after
 from ..resources import data_folder
+from ..settings import DenoiseSettings
 from ..volumes import StackSource, open_volume
 
 __all__ = [
@@ -104,9 +105,7 @@ def test_images(
     slices = np.ascontiguousarray(slices)
     span = grey_range(ArraySource(slices), asked=intensity)
     used = (span.low, span.high)
-    made = denoise(slices, model, intensity=used, device="cpu", precision="fp32")
-    assert isinstance(made, np.ndarray)
-    return TestImages(slices, used, made[1])
+    return TestImages(slices, used, _denoised(slices, 1, model, used))
 
 
 def write_weights(model: Model, folder: Path) -> None:
@@ -139,8 +138,16 @@ def cover(model: Model, stack: str | Path | None, span: tuple[float, float], pat
         slices = StackSource(volume).read(max(0, z - 1), z + 2)
     top, left = (max(0, (edge - COVER_SIZE) // 2) for edge in slices.shape[1:])
     part = slices[:, top : top + COVER_SIZE, left : left + COVER_SIZE].astype(np.float32)
-    made = denoise(np.ascontiguousarray(part), model, intensity=span, device="cpu")
-    assert isinstance(made, np.ndarray)
-    middle = len(part) // 2
-    images = [("Noisy", part[middle]), ("Denoised", made[middle])]
+    part, middle = np.ascontiguousarray(part), len(part) // 2
+    images = [("Noisy", part[middle]), ("Denoised", _denoised(part, middle, model, span))]
     before_after([(title, to_unit(image, span)) for title, image in images], path)
+
+
+def _denoised(
+    stack: NDArray[np.float32], z: int, model: Model, span: tuple[float, float]
+) -> NDArray[np.float32]:
+    """Return a denoised slice, computed exactly: on the CPU, in float32."""
+    settings = DenoiseSettings(device="cpu", precision="fp32")
+    plan = make_plan(stack.shape, stack.dtype, model.network, settings, span)
+    blocks = denoise_slabs(ArraySource(stack), model.network, plan, slices=range(z, z + 1))
+    return np.concatenate([block.image for block in blocks])[0]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..progress import Cancelled
-from ..terminal.console import sentence
+from ..sentences import sentence
 from ..volumes import open_volume
 from . import java
 from .jvm import ImageJ

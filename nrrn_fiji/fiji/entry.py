@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..commands import Command, Option
-from ..terminal.console import sentence
+from ..sentences import sentence
 from . import java
 from .jvm import ImageJ
 from .tasks import ImageJProgress

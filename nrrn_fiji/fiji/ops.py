@@ -18,7 +18,7 @@ import jpype
 
 from ..commands import Command, Kind, Option, find_command
 from ..models import DEFAULT_MODEL
-from ..terminal.console import sentence
+from ..sentences import sentence
 from .jobs import denoise_image, noisy_image
 
 __all__ = ["OPS", "NrrnOp", "register_ops"]

@@ -18,14 +18,13 @@ from numpy.typing import NDArray
 from ..files import write_whole
 from ..metrics import Spread, line_profile
 from ..noise_statistics import noise_level
-from ..outputs.partial import check_distinct
+from ..outputs.checks import checked_output
 from ..plots import ACCENT, DPI, INK, plain
 from ..reports import Report, Table
-from ..volumes import open_volume
+from ..volumes import Source, open_volume
 
-__all__ = ["Source", "checked_output", "measure_files", "parse_corners"]
+__all__ = ["measure_files", "parse_corners"]
 
-Source = str | Path | NDArray[Any]
 Array = NDArray[np.float64]
 
 COLOURS = ("#1b6ca8", ACCENT)
@@ -221,45 +220,3 @@ def parse_corners(text: str, name: str) -> tuple[float, float, float, float]:
             "10,50,200,50."
         ) from None
     return x0, y0, x1, y1
-
-
-def checked_output(
-    out: str | Path | None,
-    sources: Sequence[Source | None],
-    suffixes: Sequence[str],
-    overwrite: bool,
-) -> Path | None:
-    """Return the path of an output file that may be written, or None if none was asked for.
-
-    Parameters
-    ----------
-    out
-        The file.
-    sources
-        What is read; the output must not be one of them.
-    suffixes
-        How the file's name may end, in lower case; the usual one first.
-    overwrite
-        Whether the file may exist.
-
-    Raises
-    ------
-    ValueError
-        If the name ends otherwise, or the file is one of the sources.
-    FileExistsError, FileNotFoundError
-        If the file exists, or its folder does not.
-    """
-    if out is None:
-        return None
-    path = Path(out)
-    if path.suffix.lower() not in suffixes:
-        raise ValueError(
-            f"out is {path}, but a {suffixes[0]} file is written: give a name that ends in "
-            f"{suffixes[0]}."
-        )
-    check_distinct([Path(s) for s in sources if isinstance(s, (str, Path))], {"out": path})
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists already: add --overwrite, or give another name.")
-    if not path.absolute().parent.is_dir():
-        raise FileNotFoundError(f"The folder {path.absolute().parent} does not exist: make it.")
-    return path

@@ -21,6 +21,7 @@ from ..files import write_whole
 from ..intensity import grey_range, invalid_mask
 from ..metrics import PAPER_WINDOW, SSIM_WINDOW, line_iqr, psnr, ssim
 from ..noise_statistics import fit_noise, noise_correlation, noise_level, sampled_slices
+from ..outputs.checks import checked_output
 from ..progress import Cancelled, NoProgress, Progress
 from ..quality.assessment import PAIRS
 from ..quality.page import pixel_of, resolution_text
@@ -28,8 +29,8 @@ from ..quality.stack_pairs import middle_part, whole
 from ..reports import Report, Table
 from ..resolution import SMALLEST_EDGE, RingCorrelation, ring_correlation, split_correlation
 from ..stack_checks import check
-from ..volumes import StackSource, Volume, open_volume
-from .measure import Source, checked_output, parse_corners
+from ..volumes import Source, StackSource, Volume, open_volume
+from .measure import parse_corners
 
 __all__ = ["metrics_files"]
 

@@ -23,12 +23,12 @@ from ..intensity import ArraySource, grey_range, to_unit
 from ..models import Model, known_models, load_model
 from ..network import receptive_radius
 from ..noise_statistics import noise_level
+from ..outputs.checks import checked_output
 from ..progress import Cancelled, NoProgress, Progress
 from ..reports import Report, Table, readable_time
 from ..settings import DenoiseSettings, PreviewSettings, TrainSettings
 from ..training_facts import units_were_added
 from ..volumes import StackSource, Volume, open_volume
-from .measure import checked_output
 from .preview_places import Place, choose_places
 from .preview_sheet import Row, draw_sheet
 

@@ -30,7 +30,6 @@ from ..registration import Placement, align_scans
 from ..reports import Table
 from ..scans.average import as_type, average_scans
 from ..scans.files import AlignedLike, Scans
-from ..scans.places import PLACING, find_places, placement_as_dict, placement_from_dict
 from ..scans.search import turboreg
 from ..settings import RegisterSettings
 from ..volumes import (
@@ -42,6 +41,7 @@ from ..volumes import (
     open_volume,
     reopen_volume,
 )
+from .register_places import PLACING, find_places, placement_as_dict, placement_from_dict
 from .shift_plot import plot_shifts
 
 __all__ = ["RegisterReport", "provenance", "register_files"]

@@ -14,6 +14,7 @@ __all__ = [
     "allocated",
     "check_distinct",
     "check_parent",
+    "checked_output",
     "free_space",
     "readable_size",
 ]
@@ -103,6 +104,48 @@ def check_parent(target: Path) -> None:
             f"The folder {parent} of the output {target.name} cannot be written to: choose "
             "another output, or ask for the right to write there."
         )
+
+
+def checked_output(
+    out: str | Path | None,
+    sources: Sequence[object],
+    suffixes: Sequence[str],
+    overwrite: bool,
+) -> Path | None:
+    """Return the path of an output file that may be written, or None if none was asked for.
+
+    Parameters
+    ----------
+    out
+        The file.
+    sources
+        What is read; the output must not be one of the paths among them.
+    suffixes
+        How the file's name may end, in lower case; the usual one first.
+    overwrite
+        Whether the file may exist.
+
+    Raises
+    ------
+    ValueError
+        If the name ends otherwise, or the file is one of the sources.
+    FileExistsError, FileNotFoundError
+        If the file exists, or its folder does not.
+    """
+    if out is None:
+        return None
+    path = Path(out)
+    if path.suffix.lower() not in suffixes:
+        raise ValueError(
+            f"out is {path}, but a {suffixes[0]} file is written: give a name that ends in "
+            f"{suffixes[0]}."
+        )
+    check_distinct([Path(s) for s in sources if isinstance(s, (str, Path))], {"out": path})
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists already: add --overwrite, or give another name.")
+    if not path.absolute().parent.is_dir():
+        raise FileNotFoundError(f"The folder {path.absolute().parent} does not exist: make it.")
+    return path
 
 
 def allocated(folder: Path) -> int:

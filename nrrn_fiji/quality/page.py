@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from .. import __version__
 from ..files import write_whole
 from ..formats.calibration import readable_length
-from ..jobs.measure import Source, checked_output
+from ..outputs.checks import checked_output
 from ..pages import Figure, Section, Verdict, page
 from ..progress import NoProgress, Progress
 from ..reports import Report, Table
 from ..resolution import RingCorrelation
 from ..stack_checks import check, findings_table
-from ..volumes import StackSource, Volume, open_volume
+from ..volumes import Source, StackSource, Volume, open_volume
 from .assessment import Quality, assess
 from .plots import (
     correlation_picture,

@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import re
 import signal
 import sys
 import threading
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from ..progress import Cancelled, Pace
 from ..reports import Reportable, Table, as_json, readable_time
+from ..sentences import as_typed, sentence
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -36,7 +36,6 @@ __all__ = [
     "Console",
     "JobProgress",
     "output_as_events",
-    "sentence",
     "uses_colour",
 ]
 
@@ -45,18 +44,6 @@ SECONDS_BETWEEN_LINES = 15.0
 SECONDS_BETWEEN_EVENTS = 0.5
 SECONDS_FOR_LAST_LINES = 10.0
 STOPPING = "Stopping after the present piece of work; press Ctrl-C again to stop at once."
-# What people are meant to read; anything else is a fault of ours and says so.
-EXPECTED = (
-    Cancelled,
-    ArithmeticError,
-    ValueError,
-    TypeError,
-    OSError,
-    RuntimeError,
-    ImportError,
-    MemoryError,
-)
-
 
 writing = threading.Lock()
 
@@ -158,40 +145,6 @@ class Console:
                 write_event("error", text=text, exit_code=code)
         say(text, mark="" if stopped else "Error:", colour="33" if stopped else "31")
         return code
-
-
-def sentence(error: BaseException) -> str:
-    """Return what a user should read instead of a traceback."""
-    if isinstance(error, KeyboardInterrupt):
-        return "Stopped."
-    if isinstance(error, MemoryError):
-        return f"There is not enough memory. {error}".strip()
-    if isinstance(error, OSError) and error.strerror:
-        where = f"{error.filename}: " if error.filename is not None else ""
-        return f"{where}{error.strerror}."
-    text = as_typed(" ".join(str(error).split()))
-    if isinstance(error, EXPECTED) and not isinstance(error, ModuleNotFoundError) and text:
-        return text
-    return (
-        f"Something happened that should not: {type(error).__name__}: {text} Run the command again "
-        "with --debug, and please report what it shows."
-    )
-
-
-# An option with its value, and the same for Python: --restart (restart=True).
-FOR_PYTHON = re.compile(r"(--([a-z-]+)(?: [^\s()]+)?) \(([a-z_]+)(?:=[^)]*)?\)")
-
-
-def as_typed(text: str) -> str:
-    """Return a sentence as it reads on a command line, where options are not arguments.
-
-    >>> as_typed("begin again with --restart (restart=True).")
-    'begin again with --restart.'
-    """
-    return FOR_PYTHON.sub(
-        lambda found: found[1] if found[3].replace("_", "-").startswith(found[2]) else found[0],
-        text,
-    )
 
 
 def say(text: str, *, mark: str = "", colour: str = "") -> None:

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from ..intensity import invalid_mask
 from ..progress import Progress
 from ..registration import Placement, median_placement, place_scans
+from ..scans.files import Scans
 from ..settings import RegisterSettings
-from .files import Scans
 
 __all__ = ["PLACING", "find_places", "placement_as_dict", "placement_from_dict"]
 
