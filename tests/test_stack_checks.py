@@ -176,6 +176,7 @@ def test_flicker_is_measured_in_grey_values(stack: NDArray[np.uint8]) -> None:
     bright[7] += 12
     (found,) = check(ArraySource(bright))
     assert found.kind == "flicker" and found.slices == (7,)
+    assert "grey values (slice 7): normalise" in found.sentence
     assert found.number * stack.std() == pytest.approx(12, rel=0.15)
 
 
