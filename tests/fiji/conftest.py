@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -80,6 +81,28 @@ def app() -> jvm.ImageJ:
     started = jvm.start(ASKED_FIJI, imagej=ASKED_FIJI is None, memory=1500)
     used.append(str(started))
     return started
+
+
+@pytest.fixture(scope="session")
+def java(app: jvm.ImageJ) -> Any:
+    """Look up a Java class by its name."""
+    import jpype
+
+    return jpype.JClass
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A small model file that changes an image, in a folder with a space in its name."""
+    import torch
+
+    from nrrn_fiji.models import save_model
+    from nrrn_fiji.network import NRRN
+
+    torch.manual_seed(3)
+    path = tmp_path_factory.mktemp("my models") / "tiny.safetensors"
+    save_model(path, NRRN(units=2, maps=4), {"description": "small and quick"})
+    return str(path)
 
 
 @pytest.fixture

@@ -260,6 +260,10 @@ def train() -> dict[str, Any]:
     choices = user.field(asked, "Model")
     seen["models"] = [str(choices.getItem(n)) for n in range(choices.getItemCount())]
     user.close(asked, "Cancel")
+    options = "name=second units=1 maps=2 steps=25 crop=16 batch=2"
+    run_macro(app, f'run("Train on This Stack...", "{options}");')
+    user.image("Sample of second (noisy, denoised)")
+    seen["goes on"] = user.becomes_active("front")
     return seen
 
 
@@ -330,6 +334,11 @@ def measure() -> dict[str, Any]:
     seen["curves"] = [len(drawn.getDataObjectArrays(n)[1]) for n in (0, 1)]
     seen["boxes"] = int(boxes.getPlot().getNumPlotObjects())
     seen["selection"] = str(imp.getRoi().getTypeAsString())
+    IJ.selectWindow("front")
+    user.becomes_active("front")
+    run_macro(app, 'run("Measure Noise...", "show=all");')
+    user.window("Noise of front-1")
+    seen["goes on"] = user.becomes_active("front")
     return seen
 
 

@@ -17,14 +17,6 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "fibsem_medulla.tif"
 SHIFTS = [(0.0, 0.0), (2.5, -3.2), (-4.1, 1.4), (1.2, 4.6)]  # (y, x), of each scan
 
 
-@pytest.fixture(scope="module")
-def java(app: jvm.ImageJ) -> Any:
-    """Look up a Java class by its name."""
-    import jpype
-
-    return jpype.JClass
-
-
 @pytest.fixture(autouse=True)
 def clean(java: Any) -> Iterator[None]:
     """Every test begins and ends without open images."""
@@ -117,11 +109,9 @@ def test_the_plot_shows_the_shifts(app: jvm.ImageJ, java: Any, scans: Path) -> N
 
 
 def test_scans_that_drifted_are_told_of_before_they_are_denoised(
-    app: jvm.ImageJ, java: Any, scans: Path, tmp_path: Path
+    app: jvm.ImageJ, java: Any, scans: Path, model: str
 ) -> None:
     from nrrn_fiji.fiji.jobs import denoise_image
-    from nrrn_fiji.models import save_model
-    from nrrn_fiji.network import NRRN
     from nrrn_fiji.progress import NoProgress
     from nrrn_fiji.settings import DenoiseSettings
 
@@ -131,8 +121,6 @@ def test_scans_that_drifted_are_told_of_before_they_are_denoised(
         def message(self, text: str) -> None:
             told.append(text)
 
-    model = tmp_path / "tiny.safetensors"
-    save_model(model, NRRN(units=1, maps=4), {})
     imp = java("ij.IJ").openImage(str(scans))
     three = java("ij.plugin.Duplicator")().run(imp, 1, 3)
     denoise_image(three, model, DenoiseSettings(scans=True), progress=Listens())

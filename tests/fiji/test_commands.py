@@ -12,28 +12,6 @@ import pytest
 from nrrn_fiji.fiji import jvm
 
 
-@pytest.fixture(scope="module")
-def java(app: jvm.ImageJ) -> Any:
-    """Look up a Java class by its name."""
-    import jpype
-
-    return jpype.JClass
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A model file that changes an image."""
-    import torch
-
-    from nrrn_fiji.models import save_model
-    from nrrn_fiji.network import NRRN
-
-    torch.manual_seed(3)
-    path = tmp_path_factory.mktemp("models") / "tiny.safetensors"
-    save_model(path, NRRN(units=2, maps=4), {"description": "small and quick"})
-    return str(path)
-
-
 @pytest.fixture(autouse=True)
 def clean(java: Any) -> Iterator[None]:
     """Every test begins and ends without open images."""

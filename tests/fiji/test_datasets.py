@@ -22,14 +22,6 @@ PIXELS = {
 }
 
 
-@pytest.fixture(scope="module")
-def java(app: jvm.ImageJ) -> Any:
-    """Look up a Java class by its name."""
-    import jpype
-
-    return jpype.JClass
-
-
 def img_plus(
     java: Any, axes: list[str], kind: str = "UnsignedShortType", img: str = "array"
 ) -> Any:

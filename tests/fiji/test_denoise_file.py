@@ -15,33 +15,11 @@ from nrrn_fiji.fiji import jvm
 from nrrn_fiji.volumes import open_volume
 
 
-@pytest.fixture(scope="module")
-def java(app: jvm.ImageJ) -> Any:
-    """Look up a Java class by its name."""
-    import jpype
-
-    return jpype.JClass
-
-
 @pytest.fixture(autouse=True)
 def clean(java: Any) -> Iterator[None]:
     """Every test ends with no key pressed."""
     yield
     java("ij.IJ").resetEscape()
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A model file that changes an image."""
-    import torch
-
-    from nrrn_fiji.models import save_model
-    from nrrn_fiji.network import NRRN
-
-    torch.manual_seed(3)
-    path = tmp_path_factory.mktemp("models") / "tiny.safetensors"
-    save_model(path, NRRN(units=2, maps=4), {})
-    return str(path)
 
 
 @pytest.fixture

@@ -13,16 +13,6 @@ import numpy as np
 import pytest
 import tifffile
 
-from nrrn_fiji.fiji import jvm
-
-
-@pytest.fixture(scope="module")
-def java(app: jvm.ImageJ) -> Any:
-    """Look up a Java class by its name."""
-    import jpype
-
-    return jpype.JClass
-
 
 @pytest.fixture
 def stack() -> np.ndarray[Any, Any]:

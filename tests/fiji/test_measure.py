@@ -12,14 +12,6 @@ import pytest
 from nrrn_fiji.fiji import jvm
 
 
-@pytest.fixture(scope="module")
-def java(app: jvm.ImageJ) -> Any:
-    """Look up a Java class by its name."""
-    import jpype
-
-    return jpype.JClass
-
-
 @pytest.fixture(autouse=True)
 def clean(java: Any) -> Iterator[None]:
     """Every test begins and ends without open images and rows."""

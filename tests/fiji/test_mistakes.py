@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,25 +16,10 @@ from nrrn_fiji.fiji import jvm
 from nrrn_fiji.progress import Cancelled
 
 
-@pytest.fixture(scope="module")
-def java(app: jvm.ImageJ) -> Any:
-    """Look up a Java class by its name."""
-    import jpype
-
-    return jpype.JClass
-
-
 @pytest.fixture
-def model(tmp_path: Path) -> Path:
-    """A model file that changes an image."""
-    import torch
-
-    from nrrn_fiji.models import save_model
-    from nrrn_fiji.network import NRRN
-
-    torch.manual_seed(3)
-    save_model(tmp_path / "tiny.safetensors", NRRN(units=1, maps=4), {})
-    return tmp_path / "tiny.safetensors"
+def model(model: str, tmp_path: Path) -> Path:
+    """A copy that a test may delete."""
+    return Path(shutil.copy(model, tmp_path))
 
 
 @pytest.fixture(autouse=True)

@@ -17,14 +17,6 @@ pytestmark = pytest.mark.fiji
 
 
 @pytest.fixture(scope="module")
-def java(app: jvm.ImageJ) -> Any:
-    """Look up a Java class by its name."""
-    import jpype
-
-    return jpype.JClass
-
-
-@pytest.fixture(scope="module")
 def ij(app: jvm.ImageJ) -> Any:
     """A gateway with NRRN in it, as a user has."""
     from nrrn_fiji import fiji
@@ -32,20 +24,6 @@ def ij(app: jvm.ImageJ) -> Any:
     fiji.register(app.gateway)
     fiji.register(app.gateway)  # a cell of a notebook that is run again
     return app.gateway
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A model file that changes an image."""
-    import torch
-
-    from nrrn_fiji.models import save_model
-    from nrrn_fiji.network import NRRN
-
-    torch.manual_seed(3)
-    path = tmp_path_factory.mktemp("models") / "tiny.safetensors"
-    save_model(path, NRRN(units=2, maps=4), {})
-    return str(path)
 
 
 @pytest.fixture

@@ -110,20 +110,6 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model file in a folder with a space in its name."""
-    import torch
-
-    from nrrn_fiji.models import save_model
-    from nrrn_fiji.network import NRRN
-
-    torch.manual_seed(3)
-    path = tmp_path_factory.mktemp("my models") / "tiny.safetensors"
-    save_model(path, NRRN(units=2, maps=4), {})
-    return path
-
-
-@pytest.fixture(scope="module")
 def stacks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A calibrated 16-bit stack of two channels with labels, and a plain one."""
     made = tmp_path_factory.mktemp("my stacks")
@@ -190,7 +176,7 @@ def said_by(output: str) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def there(
-    folder: Path, stacks: Path, model: Path, tmp_path_factory: pytest.TempPathFactory
+    folder: Path, stacks: Path, model: str, tmp_path_factory: pytest.TempPathFactory
 ) -> World:
     """The ordinary Fiji."""
     out = tmp_path_factory.mktemp("there")
@@ -204,7 +190,7 @@ def there(
 
 @pytest.fixture(scope="module")
 def here(
-    app: jvm.ImageJ, stacks: Path, model: Path, tmp_path_factory: pytest.TempPathFactory
+    app: jvm.ImageJ, stacks: Path, model: str, tmp_path_factory: pytest.TempPathFactory
 ) -> World:
     """The ImageJ in this Python."""
     from nrrn_fiji.fiji.app import run_macro
@@ -245,7 +231,7 @@ def test_pixels_and_all_that_goes_with_them_are_the_same(
     assert json.dumps(said[0], default=str) == json.dumps(said[1], default=str)
 
 
-def test_the_pixels_are_those_of_the_library(there: World, stacks: Path, model: Path) -> None:
+def test_the_pixels_are_those_of_the_library(there: World, stacks: Path, model: str) -> None:
     source = tifffile.imread(stacks / "plain.tif")
     expected = nrrn_fiji.denoise(source, model)
     assert np.array_equal(tifffile.imread(there.out / "all" / "plain.tif"), expected)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -45,17 +46,12 @@ def told(
     app: jvm.ImageJ,
     screen: str,
     pictures: Path,
+    model: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Any]:
     """Return what the session saw, by scene: in an ImageJ that Python started, or that Java did."""
-    import torch
-
-    from nrrn_fiji.models import save_model
-    from nrrn_fiji.network import NRRN
-
-    torch.manual_seed(3)
     models = tmp_path_factory.mktemp("models")
-    save_model(models / "tiny.safetensors", NRRN(units=2, maps=4), {"description": "small, quick"})
+    shutil.copy(model, models)
     words = ["" if app.fiji is None else str(app.fiji), str(pictures), "ours"]
     if request.param == "ordinary":
         assert app.fiji is not None
@@ -157,6 +153,7 @@ def test_train(seen: dict[str, Any]) -> None:
     assert 0 < seen["best"] <= seen["steps taken"] < 20000
     assert seen["unchanged"]
     assert "mine" in seen["models"]
+    assert seen["goes on"]  # a macro, with the stack
 
 
 def test_compare(seen: dict[str, Any]) -> None:
@@ -178,6 +175,7 @@ def test_measure(seen: dict[str, Any]) -> None:
     assert seen["curves"] == [81, 81]
     assert seen["boxes"] >= 2
     assert seen["selection"] == "Straight Line"
+    assert seen["goes on"]  # a macro, with its image
 
 
 def test_add_noise(seen: dict[str, Any]) -> None:
@@ -193,7 +191,7 @@ def test_align(seen: dict[str, Any]) -> None:
 def test_models(seen: dict[str, Any]) -> None:
     assert "tiny" in seen["list"]
     assert "fibsem-medulla" in seen["list"]
-    assert "small, quick" in seen["card"]
+    assert "small and quick" in seen["card"]
 
 
 def test_show_help(seen: dict[str, Any]) -> None:

@@ -169,20 +169,6 @@ def test_what_makes_no_sense_is_refused(
 # --- the macro for a folder
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A model file, in a folder with a space in its name."""
-    import torch
-
-    from nrrn_fiji.models import save_model
-    from nrrn_fiji.network import NRRN
-
-    torch.manual_seed(3)
-    path = tmp_path_factory.mktemp("my models") / "tiny.safetensors"
-    save_model(path, NRRN(units=2, maps=4), {})
-    return str(path)
-
-
 @pytest.fixture
 def stacks(tmp_path: Path) -> Path:
     """A folder with two stacks, one that was cut off, an RGB image and a text."""

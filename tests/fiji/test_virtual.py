@@ -20,28 +20,6 @@ from nrrn_fiji.volumes import open_volume
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-@pytest.fixture(scope="module")
-def java(app: jvm.ImageJ) -> Any:
-    """Look up a Java class by its name."""
-    import jpype
-
-    return jpype.JClass
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A model file that changes an image."""
-    import torch
-
-    from nrrn_fiji.models import save_model
-    from nrrn_fiji.network import NRRN
-
-    torch.manual_seed(3)
-    path = tmp_path_factory.mktemp("models") / "tiny.safetensors"
-    save_model(path, NRRN(units=1, maps=4), {})
-    return str(path)
-
-
 @pytest.fixture
 def full(app: jvm.ImageJ, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A Java without room for results, and the folder for temporary files."""

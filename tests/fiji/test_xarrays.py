@@ -16,17 +16,11 @@ from nrrn_fiji.settings import DenoiseSettings, NoiseSettings
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A loaded model that changes an image."""
-    import torch
+def model(model: str) -> Any:
+    """The same, loaded."""
+    from nrrn_fiji.models import load_model
 
-    from nrrn_fiji.models import load_model, save_model
-    from nrrn_fiji.network import NRRN
-
-    torch.manual_seed(3)
-    path = tmp_path_factory.mktemp("models") / "tiny.safetensors"
-    save_model(path, NRRN(units=2, maps=4), {})
-    return load_model(path)
+    return load_model(model)
 
 
 def stack(shape: tuple[int, ...], dtype: str = "uint16") -> np.ndarray[Any, Any]:
