@@ -194,7 +194,7 @@ def test_a_watcher_waits_until_typing_has_ended_and_says_what_is_out_of_date() -
             rested.set()
 
     with watched(lambda: typed[0], changed):
-        assert rested.wait(300)
+        assert rested.wait(900)
     assert seen == ["a", "abc"]
     assert stale == [False, True, False]
 

@@ -24,7 +24,7 @@ def test_what_a_macro_prints_is_an_event(app: jvm.ImageJ, tmp_path: Path) -> Non
         [sys.executable, "-m", "nrrn_fiji", "macro", str(macro), "--json", *which(app)],
         capture_output=True,
         encoding="utf-8",
-        timeout=300,
+        timeout=900,
         check=False,
     )
     assert done.returncode == 1, done.stderr
@@ -65,7 +65,7 @@ def test_fijis_start_is_quiet_and_other_errors_are_not_held_back(
         "err.println('[ERROR] a real one')\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", source], capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, "-c", source], capture_output=True, text=True, timeout=900, check=False
     )
     assert "Cannot create plugin" not in done.stderr
     assert "[ERROR] a real one" in done.stderr

@@ -31,7 +31,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(sys.platform == "win32", reason="starts Java as on POSIX"),
 ]
-SECONDS = 550
+SECONDS = 900
 FOLDER_MACRO = data_folder("scripts") / "Plugins" / "NRRN" / "Denoise_Folder.ijm"
 # Written for both worlds; every line that it prints is a key and what came of it.
 MACRO = """

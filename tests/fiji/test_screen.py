@@ -23,7 +23,7 @@ from nrrn_fiji.fiji import jvm, scripts
 
 HERE = Path(__file__).parent
 CHECKOUT = HERE.parents[1]
-SECONDS = 900
+SECONDS = 1800
 ORDINARY = ("escape", "killed", "end")
 NEEDS = {"search": "menu", "killed": "denoise", "end": "denoise"}
 """Scenes that go on from another one."""

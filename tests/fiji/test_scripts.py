@@ -319,7 +319,7 @@ def test_a_macro_can_be_stopped(app: jvm.ImageJ, tmp_path: Path, number: int) ->
             assert process.stdout is not None
             assert next(iter(process.stdout)) == "begun\n"
             process.send_signal(number)
-            _, said = process.communicate(timeout=300)  # the macro alone would never end
+            _, said = process.communicate(timeout=900)  # the macro alone would never end
         finally:
             process.kill()
     assert process.returncode == 130
@@ -343,4 +343,4 @@ def test_help_of_these_commands_needs_no_java() -> None:
         "for name in ('macro', 'fiji', 'doctor'): assert main([name, '-h']) == 0\n"
         "assert not {'jpype', 'scyjava', 'torch', 'numpy'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=300)
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=900)

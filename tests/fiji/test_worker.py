@@ -152,14 +152,14 @@ with remote.LINK.task(task, "c", True):
 
     task.listen(hear)
     task.start()
-    assert asked.wait(300)
+    assert asked.wait(900)
     file = Path("/dev/shm") / shared[0].name.lstrip("/")
     assert file.exists()
     (process,) = (
         child for child in psutil.Process().children() if "fiji.worker" in str(child.cmdline())
     )
     service.close()  # as when Fiji ends: nobody writes to the worker any more
-    process.wait(300)
+    process.wait(900)
     assert not file.exists()
     shared[0].unlink_on_dispose(False)
     shared[0].close()

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Found = TypeVar("Found")
-SECONDS = 200.0
+SECONDS = 600.0
 
 
 def java(name: str) -> Any:
