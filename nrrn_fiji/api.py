@@ -328,6 +328,11 @@ def _check_stack(stack: ArrayLike, *, scans: bool) -> Any:
             f"stack is {os.fspath(stack)!r}, but it must be an array: for files use denoise_file, "
             "or denoise_blocks."
         )
+    if np.ma.is_masked(stack):
+        raise TypeError(
+            "stack is a masked array, but masks are not looked at: give "
+            "stack.astype('float32').filled(float('nan')), whose NaN are returned unchanged."
+        )
     array: Any = stack if is_dask(stack) else np.asarray(stack)
     check_dtype(array.dtype)
     if array.ndim not in (2, 3):

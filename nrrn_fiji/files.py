@@ -76,7 +76,8 @@ def beside(source: Path, ending: str) -> Path:
     inside = INSIDE.fullmatch(str(source))
     if inside is not None:
         source = Path(inside[1])
-    if any(sign in source.name for sign in "*?["):
+    # A file may have such a sign in its name: "stack [2].tif".
+    if any(sign in source.name for sign in "*?[") and not source.exists():
         source = source.parent
     # "." and "a/.." have no name of their own.
     if source.name in ("", ".."):

@@ -111,11 +111,10 @@ def shift_between(one: Array, other: Array) -> Shift:
     from skimage.registration import phase_cross_correlation
 
     window = np.outer(np.hanning(one.shape[0]), np.hanning(one.shape[1]))
-    if not (one.any() and other.any()):
+    here, there = one * window, other * window
+    if not (here.any() and there.any()):  # of edges of two pixels the window leaves nothing
         return Shift(0.0, 0.0, 0.0)
-    found, _, _ = phase_cross_correlation(
-        one * window, other * window, normalization=None, upsample_factor=10
-    )
+    found, _, _ = phase_cross_correlation(here, there, normalization=None, upsample_factor=10)
     dy, dx = (-float(number) for number in found)
     y, x = round(dy), round(dx)
     height, width = one.shape

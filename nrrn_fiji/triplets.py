@@ -40,6 +40,8 @@ HELD_OUT = 0.1
 """Fraction of a stack that no training sample touches."""
 
 SMALLEST_STRIP = 16
+SMALLEST_CROP = 16
+"""As the settings have it."""
 """Least width in pixels of a part that is held out of every slice."""
 
 VALIDATION_STREAM = 1_000_003
@@ -136,7 +138,11 @@ def split(stack: TrainingStack, settings: SampleSettings) -> tuple[Box, Box]:
     if min(height, width) < crop:
         raise ValueError(
             f"{stack.name} has slices of {width} x {height} px, but a crop is {crop} x {crop} px: "
-            f"choose crop={min(height, width)} or smaller."
+            + (
+                f"choose crop={min(height, width)} or smaller."
+                if min(height, width) >= SMALLEST_CROP
+                else f"give a stack whose slices have {SMALLEST_CROP} px or more each way."
+            )
         )
     held_slices = max(3, round(depth * HELD_OUT))
     if not settings.scans and depth - held_slices >= 6:

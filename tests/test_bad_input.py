@@ -280,6 +280,11 @@ ARRAYS: dict[str, tuple[Any, type[Exception], str]] = {
     "words": (np.array([["a", "b"]]), TypeError, "float32"),
     "all NaN": (np.full((3, 20, 30), np.nan, np.float32), ValueError, "no valid pixel"),
     "all infinite": (np.full((3, 20, 30), np.inf, np.float32), ValueError, "no valid pixel"),
+    "mask over pixels": (
+        np.ma.masked_less(np.arange(1800, dtype=np.uint16).reshape(3, 20, 30), 9),
+        TypeError,
+        "filled",
+    ),
     "file name": ("raw.tif", TypeError, "denoise_file"),
     "path": (Path("raw.tif"), TypeError, "denoise_file"),
 }

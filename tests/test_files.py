@@ -64,3 +64,13 @@ def test_a_file_is_replaced_whole_or_stays(tmp_path: Path) -> None:
         files.write_whole(path, "no bytes")  # type: ignore[arg-type]
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", ["stack [2].tif", "cell*.tif", "why?.tif"])
+def test_a_file_whose_name_looks_like_a_pattern_is_a_file(tmp_path: Path, name: str) -> None:
+    source = tmp_path / name
+    try:
+        source.touch()
+    except OSError:
+        pytest.skip("this system has no such names")
+    assert beside(source, "-x") == tmp_path / f"{source.stem}-x.tif"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+from nrrn_fiji.outputs.checks import checked_output
 from nrrn_fiji.outputs.partial import check_distinct, readable_size
 
 
@@ -43,3 +45,20 @@ def test_outputs_need_different_names(tmp_path: Path) -> None:
 )
 def test_readable_size(size: int, text: str) -> None:
     assert readable_size(size) == text
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX permissions")
+def test_a_small_output_is_refused_before_any_work_where_it_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system is asked; here it answers as it does to all but root."""
+    asked = []
+
+    def access(path: Path, mode: int) -> bool:
+        asked.append(Path(path))
+        return False
+
+    monkeypatch.setattr(os, "access", access)
+    with pytest.raises(PermissionError, match="cannot be written to: choose another"):
+        checked_output(tmp_path / "table.csv", [], (".csv",), overwrite=False)
+    assert asked == [tmp_path]

@@ -311,7 +311,7 @@ def test_an_existing_page_is_kept_unless_asked(noisy: np.ndarray, tmp_path: Path
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("r.pdf", "ends in .html"), ("missing/r.html", "does not exist: make it")],
+    [("r.pdf", "ends in .html"), ("missing/r.html", "does not exist: create it")],
 )
 def test_names_that_cannot_be(noisy: np.ndarray, tmp_path: Path, name: str, words: str) -> None:
     with pytest.raises((ValueError, FileNotFoundError), match=words):

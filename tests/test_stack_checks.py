@@ -72,6 +72,9 @@ def test_a_shift_is_measured_to_a_tenth_of_a_pixel(stack: NDArray[np.uint8]) -> 
     found = shift_between(band_pass(one), band_pass(other))
     assert (found.dy, found.dx) == pytest.approx((3.4, -5.2), abs=0.15)
     assert found.correlation > 0.9
+    # Of an edge of two pixels the window leaves nothing to look at.
+    narrow = shift_between(one[:, :2], other[:, :2])
+    assert (narrow.dy, narrow.dx) == (0, 0)
 
 
 @pytest.mark.parametrize("noise", ["none", "gaussian 75"])

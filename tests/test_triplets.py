@@ -224,7 +224,7 @@ def test_rescaling_changes_the_size_of_structures() -> None:
     ("shape", "message"),
     [
         ((2, 64, 64), "has 2 slices, but training needs at least 3"),
-        ((20, 10, 64), "a crop is 16 x 16 px: choose crop=10 or smaller"),
+        ((20, 10, 64), "a crop is 16 x 16 px: give a stack whose slices have 16 px or more"),
         ((3, 20, 20), "leaves no room to hold out a part"),
     ],
 )

@@ -13,6 +13,7 @@ Sources: the specification of bioimage.io model descriptions 0.5, as ``bioimagei
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ from ..files import write_whole
 from ..intensity import to_unit
 from ..models import SUFFIX, Model, load_model, save_model
 from ..network import receptive_radius
+from ..outputs.checks import check_parent
 from ..reports import Report
 from ..training_facts import TrainingFacts, material_of
 from .bioimageio_parts import (
@@ -168,8 +170,7 @@ def check_target(out: Path, suffixes: tuple[str, ...], overwrite: bool) -> None:
     if out.suffix not in suffixes:
         kinds = " or ".join(suffix or "a name without suffix, for a folder" for suffix in suffixes)
         raise ValueError(f"out is {out}, but its name must end in {kinds}: give such a name.")
-    if not out.absolute().parent.is_dir():
-        raise FileNotFoundError(f"The folder {out.absolute().parent} does not exist: make it.")
+    check_parent(Path(os.path.realpath(out)))
     if not out.exists():
         return
     if not overwrite:

@@ -270,6 +270,18 @@ def denoised_sample(
 # After the training -------------------------------------------------------------------------------
 
 
+def with_effect(settings: TrainSettings) -> dict[str, Any]:
+    """Return the settings that had a part in a training, as its model's card tells them.
+
+    A reader would take the others for facts about the model.
+    """
+    kept = asdict(settings)
+    without = [] if settings.objective == "clean" else ["weighting"]
+    if settings.poisson is None and settings.gaussian is None:
+        without += ["levels", "clipped"]
+    return {name: value for name, value in kept.items() if name not in without}
+
+
 def keep_best(files: Beside, job: Job, ended: str, description: str, licence: str) -> TrainReport:
     """Write the best model in the checkpoint of a training that did not finish.
 
@@ -326,7 +338,7 @@ def write_model(
             "data": [about(stack) for stack in job.stacks],
             "data_sha256": job.data[TRAINING_DATA],
             "noise": noise if any(noise.values()) else None,
-            "settings": asdict(settings),
+            "settings": with_effect(settings),
             "fine_tuned_from": (
                 {"name": job.parent.name, "hash": job.parent.hash} if job.parent else None
             ),

@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from nrrn_fiji.files import NO_SPACE, UNREACHABLE
 from nrrn_fiji.models import Model
+from nrrn_fiji.outputs.checks import check_parent
 from nrrn_fiji.reports import readable_time
 
 __all__ = ["Beside", "TrainReport", "checkpoint_told", "model_path", "same_file"]
@@ -127,10 +128,7 @@ class Beside:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep a second training out of the same files."""
-        if not self.model.parent.is_dir():
-            raise FileNotFoundError(
-                f"The folder {self.model.parent} for the model does not exist: make it first."
-            )
+        check_parent(self.model)
         lock = FileLock(self.named(".lock"), blocking=False)
         try:
             lock.acquire()

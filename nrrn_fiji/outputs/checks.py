@@ -129,8 +129,8 @@ def checked_output(
     ------
     ValueError
         If the name ends otherwise, or the file is one of the sources.
-    FileExistsError, FileNotFoundError
-        If the file exists, or its folder does not.
+    FileExistsError, FileNotFoundError, NotADirectoryError, PermissionError
+        If the file exists, or its folder does not or cannot be written to.
     """
     if out is None:
         return None
@@ -143,8 +143,7 @@ def checked_output(
     check_distinct([Path(s) for s in sources if isinstance(s, (str, Path))], {"out": path})
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists already: add --overwrite, or give another name.")
-    if not path.absolute().parent.is_dir():
-        raise FileNotFoundError(f"The folder {path.absolute().parent} does not exist: make it.")
+    check_parent(Path(os.path.realpath(path)))
     return path
 
 
