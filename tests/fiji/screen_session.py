@@ -229,7 +229,7 @@ def train() -> dict[str, Any]:
     seen["steps"] = user.wait(
         lambda: user.note(asked) if "100000 steps" in user.note(asked) else ""
     )
-    user.fill(asked, Steps="20000")  # more than there is time for
+    user.fill(asked, Steps="4000")
     keep("train-dialog")
     user.close(asked)
     plot = user.window("Training of mine")
@@ -432,6 +432,10 @@ for scene in [scene for scene in SCENES if not WANTED or scene.__name__ in WANTE
     except Exception:  # the other scenes may work
         keep(f"failed-{scene.__name__}")
         told[scene.__name__] = {"failed": traceback.format_exc()}
+        user.press_escape()  # whatever it has begun
+        user.close_all()
+        with suppress(TimeoutError):
+            user.wait(lambda: not user.running())
         user.close_all()
 if ORDINARY:
     from ordinary_fiji import SCENES as ORDINARY_SCENES
