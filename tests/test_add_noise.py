@@ -119,3 +119,11 @@ def test_an_interrupted_run_goes_on_or_begins_again(tmp_path: Path) -> None:
         add_noise_file(grey(), tmp_path / "new.tif", weak, progress=StopsAt(2))
     add_noise_file(grey(), tmp_path / "new.tif", strong, restart=True)
     assert tifffile.imread(tmp_path / "new.tif").std() > 1.5 * straight.std()
+
+
+def test_an_output_that_the_pattern_of_the_input_matches_is_refused(tmp_path: Path) -> None:
+    """The next run would take it for a slice."""
+    for number in range(3):
+        tifffile.imwrite(tmp_path / f"s{number}.tif", grey()[0], photometric="minisblack")
+    with pytest.raises(ValueError, match="would be taken for a slice"):
+        add_noise_file(str(tmp_path / "*.tif"), tmp_path / "out.tif", NoiseSettings(gaussian=9.0))

@@ -276,3 +276,28 @@ def test_a_name_that_somebody_reads_is_waited_for(
     run(tmp_path / "clean.tif")
     assert refused.count(None) == 3  # the record twice, and the image
     assert files(tmp_path) == ["clean.tif"]
+
+
+@pytest.mark.parametrize("folder", [True, False])
+def test_a_folder_never_takes_the_place_of_a_file_nor_the_reverse(
+    tmp_path: Path, folder: bool
+) -> None:
+    """Also with overwrite, and before anything is computed."""
+    out = tmp_path / "clean"
+    if folder:
+        out.mkdir()
+        (out / "0.tif").write_text("old")
+    else:
+        out.write_text("old")
+    said = "is a folder, but the output is a file" if folder else "is a file, but the output is a"
+    with (
+        pytest.raises(FileExistsError, match=said),
+        PartialOutput({"image": out}, overwrite=True) as part,
+    ):
+        part.make_folders()
+        if folder:
+            part.path("image").write_text("new")
+        else:
+            part.path("image").mkdir()
+        part.begin(REQUEST, PLAN)
+    assert files(tmp_path) == ([os.path.join("clean", "0.tif")] if folder else ["clean"])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from ..terminal.completion import SHELLS
 from .declare import Command, Kind, Option
 
-__all__ = ["COMMANDS"]
+__all__ = ["COMMANDS", "SHELLS"]
+
+SHELLS = ("bash", "zsh", "fish")
+"""Shells that can complete ``nrrn``; :mod:`nrrn_fiji.terminal.completion` has their scripts."""
 
 FIJI = Option(
     name="fiji",

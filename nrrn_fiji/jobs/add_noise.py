@@ -18,18 +18,17 @@ from numpy.typing import NDArray
 from .. import __version__
 from ..intensity import grey_range, to_unit
 from ..noise import add_noise
-from ..outputs.partial import BlockKey, PartialOutput, check_distinct
+from ..outputs.partial import BlockKey, PartialOutput
 from ..progress import Cancelled, NoProgress, Progress
 from ..settings import NoiseSettings
 from ..volumes import (
     StackSource,
     Volume,
-    check_output_name,
     create_volume,
-    file_of,
     open_volume,
     reopen_volume,
 )
+from .denoise_checks import check_outputs
 
 __all__ = ["NoiseReport", "add_noise_file", "check_noise", "noise_spans", "noisy_slice"]
 
@@ -101,9 +100,7 @@ def add_noise_file(
     check_noise(settings)
     progress = progress or NoProgress()
     out = Path(out)
-    if isinstance(source, str | Path):
-        check_distinct([file_of(source)], {"out": out})
-    check_output_name(out)
+    check_outputs(source, {"image": out})
     with open_volume(source) as volume:
         for note in volume.notes:
             progress.message(note)

@@ -35,7 +35,12 @@ __all__ = [
 ImageSource = str | Path | Sequence[str | Path] | NDArray[Any]
 SliceRange = range | tuple[int, int]
 
-ARGUMENTS = {"image": "out", "noise": "--noise (noise_out)", "units": "--units-out (units_out)"}
+ARGUMENTS = {
+    "image": "out",
+    "noise": "--noise (noise_out)",
+    "units": "--units-out (units_out)",
+    "scans": "--keep (keep)",
+}
 """What the outputs are called by those who ask for them."""
 
 

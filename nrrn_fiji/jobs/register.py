@@ -35,12 +35,12 @@ from ..settings import RegisterSettings
 from ..volumes import (
     Volume,
     VolumeWriter,
-    check_output_name,
     create_volume,
     file_of,
     open_volume,
     reopen_volume,
 )
+from .denoise_checks import check_outputs
 from .register_places import PLACING, find_places, placement_as_dict, placement_from_dict
 from .shift_plot import plot_shifts
 
@@ -189,8 +189,8 @@ def register_files(
     check_distinct(inputs, {"out": out, "the table": table_file, "the plot": plot})
     if keep is not None:
         check_distinct([*inputs, table_file, plot], {"out": out, "--keep (keep)": keep})
-    for path in targets.values():
-        check_output_name(path)
+    for source in sources:
+        check_outputs(source, targets)
     with ExitStack() as files:
         scans = Scans([files.enter_context(open_volume(source)) for source in sources])
         request = {

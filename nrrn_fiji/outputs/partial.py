@@ -459,18 +459,20 @@ class PartialOutput(contextlib.AbstractContextManager["PartialOutput"]):
                     f"{target} exists already: choose another output, or allow to replace it "
                     "with --overwrite (overwrite=True)."
                 )
-            if target.is_dir():
-                self._check_replaceable(kind)
+            self._check_replaceable(kind)
 
     def _check_replaceable(self, kind: str) -> None:
-        """Refuse to replace a folder that holds more than the new one will."""
+        """Refuse to replace a folder that holds more than the new one will, and other kinds."""
         new, old = self.path(kind), self.targets[kind]
         if not new.exists():
             return  # not yet known; asked again before the move
-        if not new.is_dir():
+        if new.is_dir() != old.is_dir():
+            names = ("a folder", "a file") if old.is_dir() else ("a file", "a folder")
             raise FileExistsError(
-                f"{old} is a folder, but the output is a file: choose another output."
+                f"{old} is {names[0]}, but the output is {names[1]}: choose another output."
             )
+        if not new.is_dir():
+            return
         more = {entry.name for entry in old.iterdir()} - {entry.name for entry in new.iterdir()}
         more -= parts_of_image(old)
         if more:

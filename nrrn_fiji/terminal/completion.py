@@ -6,9 +6,10 @@ the user's: it prints, and says where the text belongs.
 
 from __future__ import annotations
 
+from ..commands.fiji import SHELLS
 from ..reports import Report
 
-__all__ = ["PLACES", "SHELLS", "completion_script"]
+__all__ = ["PLACES", "completion_script"]
 
 PLACES = {
     "bash": "nrrn completion bash > ~/.local/share/bash-completion/completions/nrrn",
@@ -16,8 +17,6 @@ PLACES = {
     "fish": "nrrn completion fish > ~/.config/fish/completions/nrrn.fish",
 }
 """Where the script of each shell belongs, as the command that puts it there."""
-
-SHELLS = tuple(PLACES)
 
 
 def completion_script(shell: str) -> Report:
