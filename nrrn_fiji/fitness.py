@@ -19,6 +19,7 @@ from .formats.image import Volume
 from .intensity import Source
 from .noise_statistics import noise_level, sampled_slices
 from .progress import Progress
+from .reports import readable_number
 from .training_facts import TrainingFacts, in_nanometres, size_in_words
 
 __all__ = ["measured_noise", "unlike_training", "warn_if_unlike"]
@@ -169,7 +170,7 @@ def near(one: Sequence[float], other: Sequence[float]) -> bool:
 
 def percent(share: float) -> str:
     """Return a share as per cent, with two digits."""
-    return f"{100 * share:.2g}"
+    return readable_number(100 * share, 2)
 
 
 def listed(parts: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-__all__ = ["Report", "Reportable", "Table", "as_json", "readable_time"]
+__all__ = ["Report", "Reportable", "Table", "as_json", "readable_number", "readable_time"]
 
 
 class Table(NamedTuple):
@@ -56,6 +56,30 @@ def readable_time(seconds: float) -> str:
         if whole >= big:
             return f"{whole // big} {name_big} {whole % big // small} {name_small}"
     return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{whole} s"
+
+
+def readable_number(value: float, digits: int = 3, *, sign: bool = False) -> str:
+    """Return a number with so many digits that count, as people write it: without a power of ten.
+
+    Only what would be longer than a million, or begin after six zeros, keeps its power.
+
+    Parameters
+    ----------
+    value
+        Any number, NaN and infinity too.
+    digits
+        Digits that count, 1 or more; the others of a large number are zeros.
+    sign
+        Whether a "+" stands before a positive number.
+
+    >>> readable_number(1583.2), readable_number(0.0000712, 2), readable_number(3.6e9)
+    ('1580', '0.000071', '3.6e+09')
+    """
+    text = f"{value:{'+' if sign else ''}.{digits}g}"
+    if "e" not in text or not 1e-6 <= abs(value) < 1e7:
+        return text
+    decimals = max(0, digits - 1 - int(text.partition("e")[2]))
+    return f"{float(text):{'+' if sign else ''}.{decimals}f}"
 
 
 def as_json(value: Any) -> Any:

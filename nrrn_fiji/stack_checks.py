@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from .intensity import Source, invalid_mask
 from .progress import NoProgress, Progress
-from .reports import Table
+from .reports import Table, readable_number
 from .shifts import Neighbours, compare_neighbours, middle
 
 __all__ = ["Finding", "check", "findings_table", "quick_check", "warn"]
@@ -249,15 +249,16 @@ class Looks:
         if not slices:
             return []
         worst = float(away.max())
+        place = f"slice {slices[0]}" if len(slices) == 1 else f"slices {listed(slices)}"
         return [
             Finding(
                 "flicker",
                 slices,
                 worst,
-                f"Brightness changes from slice to slice, by up to {worst * spread:.3g} grey "
-                f"values in {len(slices)} slices ({listed(slices)}): normalise the slices (in "
-                "Fiji: Image > Adjust > Bleach Correction, or CLIJ's intensity correction) before "
-                "denoising.",
+                "Brightness changes from slice to slice, by up to "
+                f"{readable_number(worst * spread)} grey values ({place}): normalise the slices "
+                "(in Fiji: Image > Adjust > Bleach Correction, or CLIJ's intensity correction) "
+                "before denoising.",
             )
         ]
 
@@ -272,9 +273,9 @@ class Looks:
                 "border",
                 slices,
                 worst,
-                f"{len(slices)} slices have borders or pixels without a picture (black or NaN, up "
-                f"to {100 * worst:.0f} % of a slice; {listed(slices)}): they are left as they are; "
-                "crop them away if they are in the way.",
+                f"{many(slices)} in part without a picture (borders or pixels, black or NaN, up to "
+                f"{100 * worst:.0f} % of a slice; {listed(slices)}): such pixels are left as they "
+                "are; crop them away if they are in the way.",
             )
         ]
 

@@ -41,7 +41,7 @@ COMMANDS: tuple[Command, ...] = (
                 label="Reference",
                 help="A clean image of the same shape, if there is one.",
                 kind=Kind.IMAGE,
-                position="REFERENCE",
+                position="[REFERENCE]",
             ),
             Option(
                 name="line",
@@ -86,7 +86,7 @@ COMMANDS: tuple[Command, ...] = (
                 label="Second image",
                 help="Another image of the same shape, measured at the same place.",
                 kind=Kind.IMAGE,
-                position="SECOND",
+                position="[SECOND]",
             ),
             Option(
                 name="slice",
@@ -144,7 +144,7 @@ COMMANDS: tuple[Command, ...] = (
                 help="The same stack, denoised.",
                 kind=Kind.IMAGE,
                 required=True,
-                position="CLEAN",
+                position="DENOISED",
             ),
             Option(
                 name="out",

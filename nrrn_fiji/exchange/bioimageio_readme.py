@@ -72,7 +72,7 @@ gives other values in the outermost {halo} pixels.
 {results}
 
 To validate it on your own data: compare with a clean image by PSNR and SSIM (`nrrn metrics`), or,
-without one, look at what was removed (`nrrn report NOISY CLEAN`): it must show no structure.
+without one, look at what was removed (`nrrn report NOISY DENOISED`): it must show no structure.
 
 Not for noise that is alike from pixel to pixel, nor for material, staining or voxel sizes far from
 the training's, unless you have looked at what it removes there.

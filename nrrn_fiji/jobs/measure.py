@@ -20,7 +20,7 @@ from ..metrics import Spread, line_profile
 from ..noise_statistics import noise_level
 from ..outputs.checks import checked_output
 from ..plots import ACCENT, DPI, INK, plain
-from ..reports import Report, Table
+from ..reports import Report, Table, readable_number
 from ..volumes import Source, open_volume
 
 __all__ = ["measure_files", "parse_corners"]
@@ -130,7 +130,10 @@ def measure_files(
     rows = tuple(
         (
             m.title,
-            *(f"{value:.4g}" if name != "pixels" else str(value) for name, value in d.items()),
+            *(
+                readable_number(value, 4) if name != "pixels" else str(value)
+                for name, value in d.items()
+            ),
         )
         for m, d in zip(found, data, strict=True)
     )
@@ -179,7 +182,10 @@ def spread_picture(found: Sequence[Measured]) -> bytes:
     for patch, middle_line, colour in zip(boxes["boxes"], boxes["medians"], COLOURS, strict=False):
         patch.set(facecolor=colour, alpha=0.35, edgecolor=colour)
         middle_line.set_color(INK)
-    names = [f"{m.title}\nIQR {m.iqr:.4g}\nsd {m.deviation:.4g}" for m in found]
+    names = [
+        f"{m.title}\nIQR {readable_number(m.iqr, 4)}\nsd {readable_number(m.deviation, 4)}"
+        for m in found
+    ]
     axes.set_xticks(range(1, len(found) + 1), names)
     axes.set_ylabel("Grey value", fontsize=9, color=INK)
     plain(axes)

@@ -26,7 +26,7 @@ from ..progress import Cancelled, NoProgress, Progress
 from ..quality.assessment import PAIRS
 from ..quality.page import pixel_of, resolution_text
 from ..quality.stack_pairs import middle_part, whole
-from ..reports import Report, Table
+from ..reports import Report, Table, readable_number
 from ..resolution import SMALLEST_EDGE, RingCorrelation, ring_correlation, split_correlation
 from ..stack_checks import check
 from ..volumes import Source, StackSource, Volume, open_volume
@@ -198,7 +198,8 @@ def alone(
         rows.append(
             (
                 "noise level",
-                f"{np.mean(known):.3g}" + (f" ± {spread:.2g}" if spread is not None else ""),
+                readable_number(float(np.mean(known)))
+                + (f" ± {readable_number(spread, 2)}" if spread is not None else ""),
                 f"grey levels, {slices(len(known))}, from differences of pixels: too small where "
                 "noise is correlated",
             )
@@ -214,26 +215,34 @@ def alone(
         rows.append(
             (
                 "noise in flat areas",
-                f"{fit.sigma:.3g}",
+                readable_number(fit.sigma),
                 f"grey levels, correlated noise included, in {fit.means.size} patches of 16 × 16"
                 + (": so few that structure may count" if fit.means.size < FEW_PATCHES else ""),
             )
         )
+        low, high = (readable_number(gain, 2) for gain in fit.gain_range)
         rows.append(
             (
                 "Poisson–Gaussian fit",
-                f"{fit.gain:.3g} × mean {fit.constant:+.3g}",
-                f"variance in flat areas; {fit.kind} (95 % interval of the gain "
-                f"{fit.gain_range[0]:.2g} … {fit.gain_range[1]:.2g})",
+                f"{readable_number(fit.gain)} × mean {readable_number(fit.constant, sign=True)}",
+                f"variance in flat areas; {fit.kind} (95 % interval of the gain {low} … {high})",
             )
         )
         if fit.read_noise is not None:
             rows.append(
-                ("read noise", f"{fit.read_noise:.3g}", "grey levels, where the line meets grey 0")
+                (
+                    "read noise",
+                    readable_number(fit.read_noise),
+                    "grey levels, where the line meets grey 0",
+                )
             )
         if fit.offset is not None:
             rows.append(
-                ("offset", f"{fit.offset:.3g}", "grey value without noise, were all of it Poisson")
+                (
+                    "offset",
+                    readable_number(fit.offset),
+                    "grey value without noise, were all of it Poisson",
+                )
             )
         for axis in ("x", "y", "z"):
             lags = getattr(correlation, axis)
@@ -284,7 +293,7 @@ def alone(
     place = f"from ({x0:g}, {y0:g}) to ({x1:g}, {y1:g}) in slice {z}"
     if np.isfinite(value):
         chosen_by_us = ", chosen for being flat" if line is None else ""
-        rows.append(("line IQR", f"{value:.3g}", f"grey levels, {place}{chosen_by_us}"))
+        rows.append(("line IQR", readable_number(value), f"grey levels, {place}{chosen_by_us}"))
     data["line_iqr"] = {"value": value, "line": where, "slice": z, "chosen": line is None}
     findings = check(source)
     data["checks"] = [finding.as_dict() for finding in findings]

@@ -25,7 +25,7 @@ from ..network import receptive_radius
 from ..noise_statistics import noise_level
 from ..outputs.checks import checked_output
 from ..progress import Cancelled, NoProgress, Progress
-from ..reports import Report, Table, readable_time
+from ..reports import Report, Table, readable_number, readable_time
 from ..settings import DenoiseSettings, PreviewSettings, TrainSettings
 from ..training_facts import units_were_added
 from ..volumes import StackSource, Volume, open_volume
@@ -264,9 +264,10 @@ class Sheet:
         low, high = (self.scale[0] + v * (self.scale[1] - self.scale[0]) for v in self.shown)
         z, y, x = self.stack.shape
         return (
-            f"{z} × {y} × {x} (Z, Y, X), {self.volume.dtype}; noise removed is measured on these "
-            f"crops; all shown alike, grey values {low:.4g} to {high:.4g}. What was taken away "
-            "should look like noise: no outlines."
+            f"{z} × {y} × {x} (Z, Y, X), {self.volume.dtype}; noise removed is measured from pixel "
+            "to pixel on these crops (a report counts smoother grain too); all shown alike, grey "
+            f"values {readable_number(low)} to {readable_number(high)}. What was taken away should "
+            "look like noise: no outlines."
         )
 
     def rows(self, choices: Sequence[Choice]) -> list[Row]:
@@ -282,7 +283,7 @@ class Sheet:
         noise = [noise_level(crop) for crop in self.before]
         level = float(np.nanmedian(noise)) if not np.isnan(noise).all() else math.nan
         share = 100 * level / (self.scale[1] - self.scale[0])
-        lines = ("as it is", f"noise about {share:.2g} % of the grey range")
+        lines = ("as it is", f"noise about {readable_number(share, 2)} % of the grey range")
         shown = (*self.display(self.before), None)
         rows = [Row("Source", lines if math.isfinite(share) else lines[:1], shown)]
         self.told.append(("source", "", "", ""))

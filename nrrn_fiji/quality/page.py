@@ -21,7 +21,7 @@ from ..formats.calibration import readable_length
 from ..outputs.checks import checked_output
 from ..pages import Figure, Section, Verdict, page
 from ..progress import NoProgress, Progress
-from ..reports import Report, Table
+from ..reports import Report, Table, readable_number
 from ..resolution import RingCorrelation
 from ..stack_checks import check, findings_table
 from ..volumes import Source, StackSource, Volume, open_volume
@@ -321,11 +321,17 @@ def noise_section(quality: Quality) -> Section:
         rows.append(
             (
                 "strength",
-                f"{fit.sigma:.3g} grey levels",
+                f"{readable_number(fit.sigma)} grey levels",
                 "standard deviation in flat areas of middle brightness",
             )
         )
-        rows.append(("variance", f"{fit.gain:.3g} × mean {fit.constant:+.3g}", fit.kind))
+        rows.append(
+            (
+                "variance",
+                f"{readable_number(fit.gain)} × mean {readable_number(fit.constant, sign=True)}",
+                fit.kind,
+            )
+        )
     if correlation is not None:
         for axis in ("x", "y", "z"):
             lags = getattr(correlation, axis)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from ..formats.calibration import readable_length
 from ..plots import ACCENT, DPI, FAINT, INK, plain
 from ..resolution import ONE_SEVENTH
 from .assessment import Quality
@@ -97,7 +98,7 @@ def period_axis(axes: Axes, quality: Quality) -> None:
     axes.set_xlim(1 / 48, 0.5)
     axes.set_xticks([1 / p for p in periods], [str(p) for p in periods])
     axes.xaxis.set_minor_locator(no_ticks())
-    unit = f"; 1 px = {quality.voxel[0]:.3g} {quality.voxel[1]}" if quality.voxel else ""
+    unit = f"; 1 px = {readable_length(*quality.voxel)}" if quality.voxel else ""
     axes.set_xlabel(f"Size of detail (period in pixels{unit})", fontsize=9, color=INK)
 
 

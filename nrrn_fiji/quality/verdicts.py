@@ -15,6 +15,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..pages import Verdict
+from ..reports import readable_number
 from .assessment import Quality
 from .residuals import APART
 
@@ -72,7 +73,7 @@ def overall(judged: dict[str, Verdict]) -> Verdict:
         "good": "This looks good: noise went, and structure stayed, as far as can be measured "
         "without a clean image.",
         "unknown": f"What could be measured looks good; not known: {', '.join(guilty)}.",
-        "warn": f"Have a look before you use it: {', '.join(guilty)}.",
+        "warn": f"Before you use it, have a look at: {', '.join(guilty)}.",
         "bad": f"This is not good: {', '.join(guilty)}.",
     }
     return Verdict(worst, "Is it good?", "", words[worst])
@@ -173,7 +174,7 @@ def match_verdict(quality: Quality) -> Verdict:
         return Verdict(
             "bad",
             title,
-            f"contrast × {found.contrast:.2g}",
+            f"contrast × {readable_number(found.contrast, 2)}",
             "Both show the same, but on different grey scales: one was converted to another bit "
             "depth or stretched, or all structure was blurred away. Compare files with the same "
             "scale.",
@@ -188,9 +189,8 @@ def noise_verdict(quality: Quality) -> Verdict:
     title = "Noise removed"
     if quality.noise_left is None or quality.sigma is None:
         return Verdict("unknown", title, "not measured", quality.reasons.get("noise left", ""))
-    value = (
-        f"{percent(1 - quality.noise_left)}: {quality.sigma[0]:.3g} → {quality.sigma[1]:.3g} grey"
-    )
+    before, after = (readable_number(sigma) for sigma in quality.sigma)
+    value = f"{percent(1 - quality.noise_left)}: {before} → {after} grey"
     words = {
         "good": "Flat areas are clearly calmer than before. (A blur does that too: see detail.)",
         "warn": "Some noise was removed, but much of it is still there. Train longer, or on this "

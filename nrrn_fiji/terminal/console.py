@@ -22,7 +22,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ..progress import Cancelled, Pace
-from ..reports import Reportable, Table, as_json, readable_time
+from ..reports import Reportable, Table, as_json, readable_number, readable_time
 from ..sentences import as_typed, sentence
 
 if TYPE_CHECKING:
@@ -361,7 +361,9 @@ class BarProgress(JobProgress):
 
 def readable_rate(rate: float, counts: str) -> str:
     """Return "3.2 slices/s", or "2.5 s/slice" if one takes longer than a second."""
-    return f"{rate:.3g} {counts}/s" if rate >= 1 else f"{1 / rate:.3g} s/{counts.rstrip('s')}"
+    if rate >= 1:
+        return f"{readable_number(rate)} {counts}/s"
+    return f"{readable_number(1 / rate)} s/{counts.rstrip('s')}"
 
 
 @contextmanager
