@@ -101,8 +101,8 @@ def show_table(title: str, table: Table) -> Any:
 def put_beside(made: Any, imp: Any, *, over: bool = False) -> None:
     """Move an image's window beside that of another one, where no third image lies.
 
-    To its right, below it or to its left, whichever is on the screen and free first; where none
-    is, it stays where ImageJ has put it.
+    To its right, below it or to its left, whichever is on the screen and free first, and moved
+    along its edge as far as the screen asks for; where none is, it stays where ImageJ has put it.
 
     Parameters
     ----------
@@ -114,11 +114,9 @@ def put_beside(made: Any, imp: Any, *, over: bool = False) -> None:
         return
     screen = java.JClass("ij.gui.GUI").getMaxWindowBounds(one)
     at, size = one.getBounds(), other.getBounds()
-    places = [
-        (at.x + at.width, at.y),
-        (at.x, at.y + at.height),
-        (at.x - size.width, at.y),
-    ]
+    x = max(min(at.x, screen.x + screen.width - size.width), screen.x)
+    y = max(min(at.y, screen.y + screen.height - size.height), screen.y)
+    places = [(at.x + at.width, y), (x, at.y + at.height), (at.x - size.width, y)]
     rectangle = java.JClass("java.awt.Rectangle")
     spots = [rectangle(int(x), int(y), int(size.width), int(size.height)) for x, y in places]
     spots = [spot for spot in spots if screen.contains(spot)]

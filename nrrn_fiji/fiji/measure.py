@@ -261,7 +261,7 @@ def show_plots(found: Sequence[Measured]) -> None:
     profile = profile_plot(found)
     show(profile)
     show(boxes)
-    put_beside(boxes.getImagePlus(), profile.getImagePlus())
+    put_beside(boxes.getImagePlus(), profile.getImagePlus(), over=True)
 
 
 def box_plot(found: Sequence[Measured]) -> Any:
