@@ -213,7 +213,7 @@ def time_in_words(training: Mapping[str, Any]) -> str:
         stage = mapping(stage.get("before"))
     if not steps:
         return ""
-    lines = f"The training took {steps} steps"
+    lines = f"The training took {steps} step{'' if steps == 1 else 's'}"
     if seconds:
         lines += f", {readable_time(seconds)} on {training.get('device', 'an unknown device')}"
     return lines + (f", and began from the model {first_model}." if first_model else ".")

@@ -23,7 +23,7 @@ from ..plots import ACCENT, DPI, INK, plain
 from ..reports import Report, Table, readable_number
 from ..volumes import Source, open_volume
 
-__all__ = ["measure_files", "parse_corners"]
+__all__ = ["ends_of_line", "measure_files"]
 
 Array = NDArray[np.float64]
 
@@ -99,7 +99,7 @@ def measure_files(
             title = volume.name
         part, profile = plane, None
         if line is not None:
-            x0, y0, x1, y1 = parse_corners(line, "line")
+            x0, y0, x1, y1 = ends_of_line(line, plane.shape)
             profile = line_profile(plane, (y0, x0), (y1, x1))
             where = f"the line from ({x0:g}, {y0:g}) to ({x1:g}, {y1:g})"
         elif box is not None:
@@ -147,6 +147,26 @@ def measure_files(
         },
         Table(("image", *columns), rows),
     )
+
+
+def ends_of_line(line: str, shape: tuple[int, ...]) -> tuple[float, float, float, float]:
+    """Return the ends (x0, y0, x1, y1) of a line "x0,y0,x1,y1" in a slice of a shape (Y, X).
+
+    Raises
+    ------
+    ValueError
+        If these are not four numbers, or an end lies outside.
+    """
+    x0, y0, x1, y1 = parse_corners(line, "line")
+    height, width = shape
+    columns = all(0 <= x <= width - 1 for x in (x0, x1))
+    rows = all(0 <= y <= height - 1 for y in (y0, y1))
+    if not (columns and rows):
+        raise ValueError(
+            f"line is {line}, but it must lie inside the slice of {height} × {width} pixels (rows "
+            "× columns), counted from 0: give its ends as x0,y0,x1,y1."
+        )
+    return x0, y0, x1, y1
 
 
 def boxed(plane: NDArray[Any], box: str) -> tuple[NDArray[Any], str]:

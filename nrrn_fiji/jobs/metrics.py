@@ -30,7 +30,7 @@ from ..reports import Report, Table, readable_number
 from ..resolution import SMALLEST_EDGE, RingCorrelation, ring_correlation, split_correlation
 from ..stack_checks import check
 from ..volumes import Source, StackSource, Volume, open_volume
-from .measure import parse_corners
+from .measure import ends_of_line
 
 __all__ = ["metrics_files"]
 
@@ -287,7 +287,7 @@ def alone(
         }
     z = depth // 2
     plane = source.read(z, z + 1)[0]
-    where = flat_line(plane) if line is None else parse_corners(line, "line")
+    where = flat_line(plane) if line is None else ends_of_line(line, plane.shape)
     x0, y0, x1, y1 = where
     value = line_iqr(plane, (y0, x0), (y1, x1))
     place = f"from ({x0:g}, {y0:g}) to ({x1:g}, {y1:g}) in slice {z}"

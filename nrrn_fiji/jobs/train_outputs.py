@@ -52,7 +52,8 @@ class TrainReport:
         )
         lines = [
             f"Model: {self.model_path}",
-            f"The best of {self.steps} steps is step {self.best_step} ({error}), after "
+            f"The best of {self.steps} step{'' if self.steps == 1 else 's'} is step "
+            f"{self.best_step} ({error}), after "
             f"{readable_time(self.seconds)} in all.",
         ]
         if self.files:
