@@ -47,8 +47,11 @@ def _wrapped(text: str, letters: int, indent: str) -> list[str]:
 
 
 def exactly(text: str, letters: int, count: int) -> str:
-    """Return a text in exactly ``count`` lines; what does not fit becomes "…"."""
-    lines = textwrap.wrap(text, letters, max_lines=count, placeholder=" …")
+    """Return a text in exactly ``count`` lines; what does not fit becomes "…".
+
+    A path that is longer than a line is broken here: there is no more room.
+    """
+    lines = textwrap.wrap(text, letters, max_lines=count, placeholder=" …", break_on_hyphens=False)
     return "\n".join(lines + [" "] * (count - len(lines)))
 
 

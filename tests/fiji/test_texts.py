@@ -38,6 +38,8 @@ def test_a_note_has_as_many_lines_as_there_is_room_for() -> None:
     cut = exactly(SENTENCE, 20, 2).splitlines()
     assert len(cut) == 2
     assert cut[1].endswith("…")
+    path = "/data/far-away/cells-of-a-fly-denoised.tif"
+    assert exactly(f"About 4 min for 24 slices, into {path}", 50, 2).splitlines()[1] == path
 
 
 @pytest.mark.parametrize(
