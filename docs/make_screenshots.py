@@ -169,7 +169,7 @@ def open_stack(take: Photographer) -> Any:
     """Open the example as File > Open does, at its place on the screen."""
     ij = user.java("ij.IJ")
     imp = ij.openImage(str(STACK))
-    imp.show()
+    user.show(imp)
     window = imp.getWindow()
     user.on_event_thread(lambda: zoom(imp))
     imp.setSlice(SLICE)
@@ -279,7 +279,7 @@ def train(take: Photographer) -> None:
     user.fill(asked, Minutes="", Steps=str(take.steps), **SMALL)
     user.close(asked)
     name = STACK.stem
-    plot = user.window(f"Training of {name}")
+    plot = user.plot_window(f"Training of {name}")
     sample = user.image(f"Sample of {name} (noisy, denoised)").getWindow()
 
     def nearly_over() -> bool:
@@ -307,7 +307,7 @@ def align(take: Photographer) -> None:
         pixels = np.ascontiguousarray(noisy, np.uint8).view(np.int8).ravel()
         stack.addSlice(f"scan {number + 1}", jpype.JArray(jpype.JByte)(pixels))
     imp = user.java("ij.ImagePlus")("scans.tif", stack)
-    imp.show()
+    user.show(imp)
     user.on_event_thread(lambda: zoom(imp))
     take.place(imp.getWindow(), 20, 150)
     user.close(ask(imp, "Align and Average Scans...", "Align and Average Scans"))

@@ -232,7 +232,7 @@ def train() -> dict[str, Any]:
     user.fill(asked, Steps="4000")
     keep("train-dialog")
     user.close(asked)
-    plot = user.window("Training of mine")
+    plot = user.plot_window("Training of mine")
 
     def validations() -> int:
         objects = plot.getPlot().getNumPlotObjects()
@@ -315,7 +315,7 @@ def measure() -> dict[str, Any]:
     asked = user.dialog("Measure Noise")
     user.fill(asked, Second="front-denoised")
     user.close(asked)
-    boxes, profile = user.window("Noise of front"), user.window("Profile of front")
+    boxes, profile = user.plot_window("Noise of front"), user.plot_window("Profile of front")
     table = java("ij.measure.ResultsTable").getResultsTable()
     user.wait(lambda: table.size() == 2)
     keep("measure")
@@ -370,7 +370,7 @@ def align() -> dict[str, Any]:
     keep("align-dialog")
     user.close(asked)
     average, aligned = user.image("scans-average"), user.image("scans-aligned")
-    plot = user.window("Shifts of scans").getPlot()
+    plot = user.plot_window("Shifts of scans").getPlot()
     keep("align")
     down = plot.getDataObjectArrays(1)[1]
     user.wait(lambda: not user.running())

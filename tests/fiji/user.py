@@ -106,6 +106,16 @@ def window(title: str) -> Any:
     return wait(look)
 
 
+def plot_window(title: str) -> Any:
+    """Return the window of the ``ij.gui.Plot`` of that title, as soon as it has its plot.
+
+    ImageJ shows the window first.
+    """
+    found = window(title)
+    wait(found.getPlot)
+    return found
+
+
 def image(title: str) -> Any:
     """Return the ``ij.ImagePlus`` of that title, as soon as it is open and has a window."""
 
