@@ -34,6 +34,15 @@ def test_output_in_or_around_the_input_folder_is_refused(tmp_path: Path) -> None
         check_distinct([folder / "1.tif"], {"out": folder})
 
 
+def test_outputs_do_not_lie_in_each_other(tmp_path: Path) -> None:
+    image = tmp_path / "clean.zarr"
+    image.mkdir()
+    outputs = {"out": image, "--noise": tmp_path / "clean.zarr" / "noise.tif"}
+    with pytest.raises(ValueError, match=r"--noise is .* which lies in .* which is out"):
+        check_distinct([], outputs)
+    check_distinct([], {**outputs, "--noise": tmp_path / "clean.zarr.tif"})
+
+
 def test_outputs_need_different_names(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="noise_out and out are both"):
         check_distinct([], {"out": tmp_path / "a.tif", "noise_out": tmp_path / "a.tif"})

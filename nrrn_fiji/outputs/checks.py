@@ -21,7 +21,7 @@ __all__ = [
 
 
 def check_distinct(inputs: Sequence[Path], outputs: Mapping[str, Path]) -> None:
-    """Check that no output is, lies in, or holds one of the inputs, or is another output.
+    """Check that no output is, lies in, or holds one of the inputs, nor another output.
 
     Parameters
     ----------
@@ -33,11 +33,18 @@ def check_distinct(inputs: Sequence[Path], outputs: Mapping[str, Path]) -> None:
     Raises
     ------
     ValueError
-        If two of them are the same; the message names both.
+        If two of them are the same, or one lies in the other; the message names both.
     """
     seen: dict[str, str] = {}
+    reals = {name: Path(os.path.realpath(output)) for name, output in outputs.items()}
     for name, output in outputs.items():
-        real = Path(os.path.realpath(output))
+        real = reals[name]
+        for other, folder in reals.items():
+            if folder in real.parents:
+                raise ValueError(
+                    f"{name} is {output}, which lies in {outputs[other]}, which is {other}: give "
+                    "each output a place of its own."
+                )
         key = os.path.normcase(real)
         if key in seen:
             raise ValueError(
