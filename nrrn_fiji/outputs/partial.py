@@ -439,9 +439,10 @@ class PartialOutput(contextlib.AbstractContextManager["PartialOutput"]):
 
     def _check_ours(self) -> None:
         """Refuse a folder that happens to have the name but was not made by this module."""
-        if not self.folder.is_dir():
+        try:
+            names = {entry.name for entry in self.folder.iterdir()}
+        except (FileNotFoundError, NotADirectoryError):  # also removed at this moment, by its run
             return
-        names = {entry.name for entry in self.folder.iterdir()}
         if names and not names & {LOCK, STATE, NEW_STATE}:
             raise ValueError(
                 f"{self.folder} is needed for unfinished work, but it holds other things "
