@@ -109,6 +109,8 @@ class ImagePlusVolume(Volume):
             raise ValueError(f"The image {title!r} is empty or was closed: open it again.")
         depth = int(imp.getBitDepth())
         if depth not in BIT_DEPTHS:
+            if imp.getProperty(java.JClass("ij.gui.Plot").PROPERTY_KEY) is not None:
+                raise ValueError(f"The image {title!r} is a plot: click on your stack first.")
             raise ValueError(
                 f"The image {title!r} is an RGB colour image, but grey values are needed: convert "
                 "it first (Image > Type > 8-bit)."

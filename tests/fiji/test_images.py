@@ -342,6 +342,11 @@ def test_what_is_no_grey_image_is_refused(java: Any, stack: np.ndarray[Any, Any]
     from nrrn_fiji.fiji.images import volume_of
 
     rgb = java("ij.IJ").createImage("photo", "RGB white", 8, 8, 3)
+    plot = java("ij.gui.Plot")("drawn", "x", "y")
+    plot.setColor("red")
+    plot.add("line", [1.0, 2.0], [3.0, 5.0])
+    with pytest.raises(ValueError, match="'drawn' is a plot: click on your stack first"):
+        volume_of(plot.getImagePlus())
     with pytest.raises(ValueError, match=r"'photo' is an RGB colour image.*8-bit"):
         volume_of(rgb)
     with pytest.raises(TypeError, match=r"image is of type str, but accepted are ij\.ImagePlus"):
