@@ -189,6 +189,25 @@ def test_two_runs_into_one_output_are_refused(tmp_path: Path) -> None:
     assert files(tmp_path) == ["clean.tif"]
 
 
+def test_a_run_that_ends_does_not_remove_the_lock_of_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It begins as soon as the lock is let go."""
+    lock, release = tmp_path / "clean.tif.partial" / "lock", outputs.FileLock.release
+
+    def release_to_the_next(self: Any, *given: Any, **more: Any) -> None:
+        held = self.is_locked
+        release(self, *given, **more)
+        if held:
+            lock.parent.mkdir()
+            lock.write_text("theirs")
+
+    monkeypatch.setattr(outputs.FileLock, "release", release_to_the_next)
+    run(tmp_path / "clean.tif")
+    monkeypatch.undo()
+    assert lock.read_text() == "theirs"
+
+
 def test_folder_of_someone_else_is_left_alone(tmp_path: Path) -> None:
     out = tmp_path / "clean.tif"
     theirs = tmp_path / "clean.tif.partial"

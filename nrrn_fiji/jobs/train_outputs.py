@@ -141,8 +141,19 @@ class Beside:
         try:
             yield
         finally:
-            Path(lock.lock_file).unlink(missing_ok=True)
+            gone = _removed(Path(lock.lock_file))
             lock.release()
+            if not gone:
+                _removed(Path(lock.lock_file))
+
+
+def _removed(lock: Path) -> bool:
+    """Remove a lock; return whether that could be done: Windows removes no file that is open."""
+    try:
+        lock.unlink(missing_ok=True)
+    except OSError:
+        return False
+    return True
 
 
 def same_file(one: Path, other: Path) -> bool:

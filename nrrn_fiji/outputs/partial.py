@@ -411,19 +411,26 @@ class PartialOutput(contextlib.AbstractContextManager["PartialOutput"]):
     def _let_go(self, *, keep: bool) -> None:
         """Release the lock; drop the folder unless it is to be kept."""
         assert self._lock is not None
+        gone = keep
         if not keep:
             self._clear()
             # Where an open file can be removed, this is done before others can take the lock;
-            # elsewhere (Windows) after it.
-            with contextlib.suppress(OSError):
-                (self.folder / LOCK).unlink()
-                self.folder.rmdir()
+            # elsewhere (Windows) after it, which fails if one has taken it meanwhile.
+            gone = self._remove_folder()
         self._lock.release()
         self._lock = None
-        if not keep:
-            with contextlib.suppress(OSError):
-                (self.folder / LOCK).unlink(missing_ok=True)
-                self.folder.rmdir()
+        if not gone:
+            self._remove_folder()
+
+    def _remove_folder(self) -> bool:
+        """Remove the lock, and with it the empty folder; return whether it could be removed."""
+        try:
+            (self.folder / LOCK).unlink(missing_ok=True)
+        except OSError:
+            return False
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
+        return True
 
     def _clear(self, *, record_last: bool = False) -> None:
         """Remove what runs leave in the folder, but not the lock.
