@@ -47,10 +47,14 @@ class Plugin(Host):
             if entry.window is not None and not self.without_dialogs(options):
                 entry.window(self, entry)
                 return
-            values = self.ask(entry, options)
-            if values is not None:
-                if entry.check is not None:
-                    entry.check(values)
+            asks = bool(entry.options) and not self.without_dialogs(options)
+            imp = self.current_image() if asks and entry.needs_image else None
+            values = self.ask(entry, imp) if asks else self.given(entry, options)
+            if values is None:
+                return
+            if entry.check is not None:
+                entry.check(values)
+            with self.at(imp):
                 entry.run(self, values)
 
     @contextmanager
@@ -70,18 +74,32 @@ class Plugin(Host):
                 said = in_lines(said, DIALOG_LETTERS)
             java.JClass("ij.IJ").error(title, said)
 
-    def ask(self, entry: Entry, options: str | None) -> dict[str, Any] | None:
-        """Return the values for a command: from a macro, from a dialog, or its defaults.
-
-        None says that the user closed the dialog.
-        """
+    def given(self, entry: Entry, options: str | None) -> dict[str, Any]:
+        """Return the values that a macro gives for a command; none stand for the defaults."""
         if options is not None and options.strip():
             return parse_macro_options(options, entry.options, entry.command)
-        if self.without_dialogs(options) or not entry.options:
-            return {}
+        return {}
+
+    def ask(self, entry: Entry, imp: Any) -> dict[str, Any] | None:
+        """Return the values that a user gives in a dialog; None if it was closed."""
         from .dialogs import show_dialog
 
-        return show_dialog(entry, self.current_image() if entry.needs_image else None)
+        return show_dialog(entry, imp)
+
+    @contextmanager
+    def at(self, imp: Any) -> Iterator[None]:
+        """Let the image that a dialog was for be the current one, whichever window is active now.
+
+        When a dialog closes, the screen decides which window is active next.
+        """
+        windows = java.JClass("ij.WindowManager")
+        if imp is not None:
+            windows.setTempCurrentImage(imp)  # for this thread of Java alone
+        try:
+            yield
+        finally:
+            if imp is not None:
+                windows.setTempCurrentImage(None)
 
 
 # --- the Java side -----------------------------------------------------------------------------

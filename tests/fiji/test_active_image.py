@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from nrrn_fiji.fiji import entry, layout
+from nrrn_fiji.commands import Kind, Option
+from nrrn_fiji.fiji import dialogs, entry, layout, plugin
 
 
 class Image:
@@ -96,3 +97,40 @@ def test_the_next_window_is_shown_when_the_one_before_is_active(
         *("show plot", "waitTillActivated image of plot"),
         *("show average", "waitTillActivated average"),
     ]
+
+
+def test_a_command_works_on_the_image_that_its_dialog_was_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own: list[Image] = []
+    active = [STACK]
+    windows = SimpleNamespace(
+        getIDList=lambda: [-1, -2],
+        getImage=lambda number: {-1: STACK, -2: OTHER}[number],
+        getCurrentImage=lambda: [*active, *own][-1],
+        getTempCurrentImage=lambda: own[-1] if own else None,
+        setTempCurrentImage=lambda imp: own.append(imp) if imp else own.clear(),
+    )
+    interpreter = SimpleNamespace(isBatchMode=lambda: False, getInstance=lambda: None)
+    classes = {"ij.WindowManager": windows, "ij.macro.Interpreter": interpreter}
+    fake = SimpleNamespace(JClass=classes.__getitem__, here=SimpleNamespace)
+    for module in (entry, plugin):
+        monkeypatch.setattr(module, "java", fake)
+
+    def answer(asked: entry.Entry, imp: Image) -> dict[str, Any]:
+        active[:] = [OTHER]  # which the screen makes active when the dialog is gone
+        return {"units": imp.getID()}
+
+    monkeypatch.setattr(dialogs, "show_dialog", answer)
+    worked: list[tuple[Any, dict[str, Any]]] = []
+    command = entry.Entry(
+        label="Work...",
+        key="work",
+        summary="Work.",
+        options=(Option(name="units", label="Units", help="", kind=Kind.NUMBER),),
+        run=lambda host, values: worked.append((host.current_image(), values)),
+    )
+    there = plugin.Plugin(SimpleNamespace(headless=False), (command,))  # type: ignore[arg-type]
+    there.handle("work", None)
+    assert worked == [(STACK, {"units": -1})]
+    assert there.current_image() is OTHER  # afterwards

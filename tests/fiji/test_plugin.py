@@ -202,8 +202,9 @@ def test_no_options_take_the_defaults_and_open_no_dialog(app: jvm.ImageJ) -> Non
     from nrrn_fiji.fiji.plugin import install
 
     plugin = install(app)
-    assert plugin.ask(plugin.entries["denoise"], None) == {}
-    assert plugin.ask(plugin.entries["denoise"], " ") == {}
+    assert plugin.without_dialogs(None)
+    assert plugin.given(plugin.entries["denoise"], None) == {}
+    assert plugin.given(plugin.entries["denoise"], " ") == {}
     assert install(app) is plugin
 
 
