@@ -72,18 +72,17 @@ def activate(imp: Any) -> None:
 
 
 def close_with(dialog: Any, imp: Any) -> None:
-    """Have an image closed with a dialog that is shown, unless the user confirms it.
+    """Have an image closed with a dialog that is not shown yet, unless the user confirms it.
 
-    The image goes first: who sees that the dialog is gone finds no such image.
+    The image goes first: who sees that the dialog is gone finds no such image.  Where Esc closes
+    the dialog, that is left to whoever waits for it.
     """
     handler = java.JClass("java.beans.EventHandler")  # no Python has to live for it
     pressed = java.JClass("java.awt.event.ActionListener").class_
     closed = java.JClass("java.awt.event.WindowListener").class_
-    cancel = dialog.getButtons()[1]
-    # The dialog hears its own button and closes itself: it has to come last.
-    cancel.removeActionListener(dialog)
+    # The dialog closes itself as soon as it hears of that: it has to be the last to hear.
+    cancel = dialog.getButtons()[1]  # which it begins to listen to when it is shown
     cancel.addActionListener(handler.create(pressed, imp, "hide"))
-    cancel.addActionListener(dialog)
     dialog.removeWindowListener(dialog)
     dialog.addWindowListener(handler.create(closed, imp, "hide", None, "windowClosing"))
     dialog.addWindowListener(dialog)
