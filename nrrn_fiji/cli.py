@@ -125,9 +125,16 @@ class TableCommand(click.Command):
                 formatter.write(f"{'':>{formatter.current_indent}}{line}\n")
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse, and explain what an unquoted pattern leads to."""
+        """Parse, and explain what an unquoted pattern, or -o where OUT has a place, leads to."""
         try:
             return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            placed = any(o.name == "out" and o.position for o in self.command.options)
+            if placed and error.option_name in ("-o", "--out", "--output"):
+                places = " ".join(o.position for o in self.command.options if o.position)
+                hint = f"Give OUT without it: {ctx.command_path} {places}"
+                raise click.UsageError(f"{error.message.rstrip('.')}. {hint}", ctx) from None
+            raise
         except click.UsageError as error:
             takes_one = any(o.kind is Kind.IMAGE and not o.many for o in self.command.options)
             if takes_one and "unexpected extra argument" in error.message.lower():

@@ -131,6 +131,8 @@ def warn_if_unlike(
     source: Source,
     span: tuple[float, float],
     progress: Progress,
+    *,
+    previewing: bool = False,
 ) -> None:
     """Tell the user in one sentence if a stack is unlike a model's training; never stops anything.
 
@@ -146,6 +148,8 @@ def warn_if_unlike(
         Grey values that map to 0 and 1.
     progress
         Is told.
+    previewing
+        Whether the user is looking at a part already.
     """
     found = unlike_training(
         card,
@@ -157,9 +161,10 @@ def warn_if_unlike(
         depth=volume.shape.z,
     )
     if found:
+        look = "look closely" if previewing else "look at a part first (preview)"
         progress.message(
-            f"This stack is unlike what {name} was trained on, {listed(found)}: look at a part "
-            "first (preview), and compare with a model that is trained or fine-tuned on it."
+            f"This stack is unlike what {name} was trained on, {listed(found)}: {look}, and "
+            "compare with a model that is trained or fine-tuned on it."
         )
 
 

@@ -161,6 +161,11 @@ def test_a_command_that_is_not_understood(fake: Run, line: str, sentence: str) -
     assert calls == []
 
 
+def test_an_output_that_has_a_place_and_no_option(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["denoise", "stack.tif", "-o", "clean.tif"]) == 2
+    assert "Give OUT without it: nrrn denoise IN [OUT]" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("error", "sentence"),
     [

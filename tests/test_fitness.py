@@ -15,6 +15,7 @@ import nrrn_fiji as nrrn
 from nrrn_fiji.cli import main
 from nrrn_fiji.fitness import measured_noise, unlike_training
 from nrrn_fiji.intensity import ArraySource
+from nrrn_fiji.jobs.preview import preview_file
 from nrrn_fiji.models import Model, load_model, save_model
 from nrrn_fiji.network import NRRN
 from nrrn_fiji.noise import add_noise
@@ -205,6 +206,16 @@ def test_python_is_told_by_its_progress(model: Model) -> None:
     told.messages.clear()
     nrrn.denoise(noisy(sigma=25)[:3], model, progress=told)
     assert not [text for text in told.messages if "unlike" in text]
+
+
+def test_who_looks_at_a_preview_is_not_sent_to_it(model: Model, tmp_path: Path) -> None:
+    stack = (np.random.default_rng(0).random((3, 64, 64)) * 60000).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "stack.tif", stack, photometric="minisblack")
+    told = Told()
+    preview_file(tmp_path / "stack.tif", model=[model], progress=told)
+    unlike = [text for text in told.messages if "unlike" in text]
+    assert len(unlike) == 3  # one for each model
+    assert all("look closely, and compare" in text for text in unlike)
 
 
 def test_the_command_line_and_its_plan_tell(

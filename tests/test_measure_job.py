@@ -166,11 +166,14 @@ def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert result["scores"]["psnr"]["mean"] == pytest.approx(30.1, abs=0.3)
     assert main(["measure", a, b, "--line", "60,100,120,100"]) == 0
     assert "IQR" in capsys.readouterr().out
-    page = tmp_path / "report.html"
-    assert main(["report", a, b, "-o", str(page)]) == 0
+    assert main(["report", a, b]) == 0
     assert "Noise removed" in capsys.readouterr().out
+    assert (tmp_path / "b-report.html").is_file()  # beside the stack, whatever the current folder
+    page = tmp_path / "page.html"
+    assert main(["report", a, b, "-o", str(page)]) == 0
     assert page.is_file()
-    assert main(["report", a, b, "-o", str(page)]) == 1
+    capsys.readouterr()
+    assert main(["report", a, b]) == 1
     assert "exists already: add --overwrite" in capsys.readouterr().err
 
 

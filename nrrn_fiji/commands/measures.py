@@ -124,7 +124,8 @@ COMMANDS: tuple[Command, ...] = (
         "was kept, how grey values moved, and whether all places and slices were treated alike, "
         "each with a judgement in plain words. The page is one HTML file that needs nothing else.",
         examples=(
-            "nrrn report noisy.tif denoised.tif -o report.html",
+            "nrrn report noisy.tif denoised.tif",
+            "nrrn report noisy.tif denoised.tif -o page.html --overwrite",
             "nrrn report noisy.tif denoised.tif --json",
         ),
         function="nrrn_fiji.quality.page:report_files",
@@ -149,10 +150,12 @@ COMMANDS: tuple[Command, ...] = (
             Option(
                 name="out",
                 label="Page",
-                help="The HTML file to write.",
+                help="The HTML file to write; denoised-report.html beside denoised.tif when left "
+                "out.",
                 kind=Kind.FILE,
-                default="report.html",
                 spelling=("-o", "--out"),
+                named_after="denoised",
+                ending="-report.html",
             ),
             OVERWRITE_FILE,
         ),

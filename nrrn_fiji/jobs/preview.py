@@ -155,7 +155,9 @@ def preview_file(
         scale = (span.low, span.high)
         models = shown_models(model)
         for loaded in models:
-            warn_if_unlike(loaded.name, loaded.card, volume, stack, scale, progress)
+            warn_if_unlike(
+                loaded.name, loaded.card, volume, stack, scale, progress, previewing=True
+            )
         if settings.fine_tune_minutes is not None:
             models.append(
                 fine_tuned(

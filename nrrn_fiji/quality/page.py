@@ -49,7 +49,7 @@ SHOWN = 360
 def report_files(
     noisy: Source,
     denoised: Source,
-    out: str | Path = "report.html",
+    out: str | Path,
     *,
     overwrite: bool = False,
     progress: Progress | None = None,
