@@ -260,6 +260,9 @@ def train() -> dict[str, Any]:
     choices = user.field(asked, "Model")
     seen["models"] = [str(choices.getItem(n)) for n in range(choices.getItemCount())]
     user.close(asked, "Cancel")
+    # Of several images the screen makes one active when a dialog closes, at a moment of its own.
+    for shown in (sample, plot.getImagePlus()):
+        user.close_image(shown)
     options = "name=second units=1 maps=2 steps=25 crop=16 batch=2"
     run_macro(app, f'run("Train on This Stack...", "{options}");')
     user.image("Sample of second (noisy, denoised)")
