@@ -68,6 +68,19 @@ def denoised_front() -> Any:
     return user.image("front-denoised")
 
 
+def leave_alone(imp: Any) -> None:
+    """Close every image but one, which then is the active one.
+
+    When a dialog or a window closes, the screen makes another window active, at a moment of its
+    own: of several images it could be any.
+    """
+    manager = java("ij.WindowManager")
+    for number in list(manager.getIDList()):
+        if int(number) != int(imp.getID()):
+            user.close_image(manager.getImage(int(number)))
+    user.becomes_active(str(imp.getTitle()))
+
+
 def keep(name: str) -> None:
     """Keep a picture of the screen, once it is drawn."""
     time.sleep(0.5)
@@ -260,9 +273,7 @@ def train() -> dict[str, Any]:
     choices = user.field(asked, "Model")
     seen["models"] = [str(choices.getItem(n)) for n in range(choices.getItemCount())]
     user.close(asked, "Cancel")
-    # Of several images the screen makes one active when a dialog closes, at a moment of its own.
-    for shown in (sample, plot.getImagePlus()):
-        user.close_image(shown)
+    leave_alone(imp)
     options = "name=second units=1 maps=2 steps=25 crop=16 batch=2"
     run_macro(app, f'run("Train on This Stack...", "{options}");')
     user.image("Sample of second (noisy, denoised)")
@@ -337,10 +348,10 @@ def measure() -> dict[str, Any]:
     seen["curves"] = [len(drawn.getDataObjectArrays(n)[1]) for n in (0, 1)]
     seen["boxes"] = int(boxes.getPlot().getNumPlotObjects())
     seen["selection"] = str(imp.getRoi().getTypeAsString())
-    IJ.selectWindow("front")
-    user.becomes_active("front")
+    user.wait(lambda: not user.running())
+    leave_alone(imp)
     run_macro(app, 'run("Measure Noise...", "show=all");')
-    user.window("Noise of front-1")
+    user.plot_window("Noise of front")
     seen["goes on"] = user.becomes_active("front")
     return seen
 

@@ -139,8 +139,9 @@ def show(imp: Any) -> None:
 
 
 def active() -> str:
-    """Return the title of the active image."""
-    return str(java("ij.WindowManager").getCurrentImage().getTitle())
+    """Return the title of the active image; "" if there is none."""
+    imp = java("ij.WindowManager").getCurrentImage()
+    return "" if imp is None else str(imp.getTitle())
 
 
 def becomes_active(title: str) -> bool:
