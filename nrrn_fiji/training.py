@@ -182,7 +182,44 @@ def resolve(
             f"gaussian is {resolved.gaussian[0]:g},{resolved.gaussian[1]:g} and levels is "
             "logarithmic, but 0 has no logarithm: begin gaussian above 0, or choose levels=spread."
         )
+    check_used(settings, resolved)
     return resolved
+
+
+def check_used(settings: TrainSettings, resolved: TrainSettings) -> None:
+    """Refuse a setting that was asked for and would have no part in the training.
+
+    Parameters
+    ----------
+    settings
+        As asked for.
+    resolved
+        With everything filled in.
+
+    Raises
+    ------
+    ValueError
+        If there is one; the message says why it has no use.
+    """
+    asked, against_clean = settings.asked(), resolved.objective == "clean"
+    synthetic = resolved.poisson is not None or resolved.gaussian is not None
+    no_noise = "no synthetic noise is asked for (poisson, gaussian)"
+    nothing_hidden = "objective is clean, which hides no pixels"
+    for name, used, why in (
+        (
+            "weighting",
+            against_clean,
+            f"objective is {resolved.objective}, and only errors against a clean target are "
+            "weighted",
+        ),
+        ("levels", synthetic, no_noise),
+        ("clipped", synthetic, no_noise),
+        ("mask", not against_clean, nothing_hidden),
+        ("mask_shape", not against_clean, nothing_hidden),
+        ("isotropic", not resolved.scans, "scans of one slice have no third axis to cut along"),
+    ):
+        if name in asked and not used:
+            raise ValueError(f"{name} is {asked[name]}, but {why}: leave {name} out.")
 
 
 def sample_settings(settings: TrainSettings) -> SampleSettings:

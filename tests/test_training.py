@@ -182,6 +182,39 @@ def test_rescaling_noise_that_is_to_be_masked_is_refused() -> None:
     assert chosen(noisy).rescale == (0.5, 2.0)
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"weighting": "deviation"}, "weighting is deviation, but objective is masked, and only"),
+        ({"weighting": "none", "objective": "consensus"}, "weighting is none, but objective is co"),
+        ({"weighting": "variance", "gaussian": (5, 9)}, "leave weighting out"),
+        ({"levels": "logarithmic"}, r"levels is logarithmic, but no synthetic noise .* levels out"),
+        ({"clipped": 0.5}, "clipped is 0.5, but no synthetic noise"),
+        ({"objective": "clean", "poisson": (1, 50), "mask": 0.3}, "mask is 0.3, but .* no pixels"),
+        ({"objective": "clean", "poisson": (1, 50), "mask_shape": "1,0,0"}, "leave mask_shape out"),
+        ({"scans": True, "isotropic": True}, "isotropic is True, but scans of one slice"),
+    ],
+)
+def test_a_setting_without_a_use_is_refused(settings: dict[str, object], message: str) -> None:
+    """Whoever gives one believes that it changes the model."""
+    with pytest.raises(ValueError, match=message):
+        chosen(TrainSettings(**settings))  # type: ignore[arg-type]
+
+
+def test_settings_that_have_a_use_are_taken() -> None:
+    clean = TrainSettings(
+        objective="clean",
+        gaussian=(5, 9),
+        weighting="deviation",
+        levels="logarithmic",
+        clipped=0.9,
+        isotropic=True,
+    )
+    assert (chosen(clean).weighting, chosen(clean).levels) == ("deviation", "logarithmic")
+    masked = TrainSettings(objective="masked", mask=0.3, mask_shape="1,0,0", isotropic=True)
+    assert (chosen(masked).mask, chosen(masked).mask_shape) == (0.3, "1,0,0")
+
+
 @pytest.mark.parametrize("value", [25, (5,), (50, 1), "ab", (1, 2, 3)])
 def test_a_range_is_two_numbers_in_order(value: object) -> None:
     with pytest.raises(ValueError, match=r"gaussian is .* two numbers"):
