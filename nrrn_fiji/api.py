@@ -24,7 +24,7 @@ from .jobs.denoise import DenoiseReport, PlanReport, denoise_file, plan_file
 from .models import DEFAULT_MODEL, Model, load_model
 from .progress import Progress
 from .settings import DenoiseSettings
-from .volumes import StackSource, Volume, check_grey, open_volume
+from .volumes import StackSource, Volume, check_grey, check_unmasked, open_volume
 
 __all__ = [
     "DenoiseReport",
@@ -328,11 +328,7 @@ def _check_stack(stack: ArrayLike, *, scans: bool) -> Any:
             f"stack is {os.fspath(stack)!r}, but it must be an array: for files use denoise_file, "
             "or denoise_blocks."
         )
-    if np.ma.is_masked(stack):
-        raise TypeError(
-            "stack is a masked array, but masks are not looked at: give "
-            "stack.astype('float32').filled(float('nan')), whose NaN are returned unchanged."
-        )
+    check_unmasked(stack, "stack")
     array: Any = stack if is_dask(stack) else np.asarray(stack)
     check_dtype(array.dtype)
     if array.ndim not in (2, 3):

@@ -41,10 +41,11 @@ def weighted_squared_error(a: Tensor, b: Tensor, target: Tensor, weight: Tensor)
     """Squared error of ½(a + b) against ``target``, weighted.
 
     It serves two objectives.  *Clean target*: ``target`` is the clean centre and ``weight`` is
-    (B, 1, 1, 1), one over the variance of the sample's noise, so that strong noise does not
-    dominate.  *Masked centre* (after Noise2Void, Krull et al. 2019): ``target`` is the noisy
-    centre as it was recorded and ``weight`` (B, 1, H, W) is 1 at the pixels that the network's
-    input had replaced and 0 elsewhere, divided by the fraction of replaced pixels.
+    (B, 1, 1, 1), one over the variance of the sample's noise or over its root, so that strong
+    noise does not dominate, or 1.  *Masked centre* (after Noise2Void, Krull et al. 2019):
+    ``target`` is the noisy centre as it was recorded and ``weight`` (B, 1, H, W) is 1 at the
+    pixels that the network's input had replaced and 0 elsewhere, divided by the fraction of
+    replaced pixels.
 
     Parameters
     ----------

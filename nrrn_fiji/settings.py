@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 __all__ = [
+    "SMALLEST_CROP",
     "DenoiseSettings",
     "NoiseSettings",
     "PreviewSettings",
@@ -222,6 +223,10 @@ class DenoiseSettings(Checked):
             size_in_bytes("memory", self.memory)
 
 
+SMALLEST_CROP = 16
+"""Edge in pixels of the smallest crops that a network is trained on."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings(Checked):
     """How to train; see :func:`nrrn_fiji.train`.  ``None`` means: chosen for this machine."""
@@ -273,7 +278,7 @@ class TrainSettings(Checked):
         None,
         label="Crop size",
         help="Edge of the square crops.",
-        minimum=16,
+        minimum=SMALLEST_CROP,
         unit="px",
         expert=True,
     )

@@ -119,8 +119,8 @@ def without_invalid(
         )
     if empty:
         progress.message(
-            f"{name}: {empty} slices have no valid pixel (NaN, infinite or black); they and what "
-            "is left of fewer than 3 slices between them are left out."
+            f"{name}: {'1 slice has' if empty == 1 else f'{empty} slices have'} no valid pixel "
+            "(NaN, infinite or black): that is left out, and so are fewer than 3 slices in a row."
         )
     if not result:
         raise ValueError(

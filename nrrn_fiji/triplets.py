@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from nrrn_fiji.intensity import to_unit
 from nrrn_fiji.masks import MaskShape, mask_pixels
 from nrrn_fiji.noise import add_noise, noise_variance
+from nrrn_fiji.settings import SMALLEST_CROP
 
 __all__ = ["Batch", "SampleSettings", "TrainingStack", "TripletSampler"]
 
@@ -40,8 +41,6 @@ HELD_OUT = 0.1
 """Fraction of a stack that no training sample touches."""
 
 SMALLEST_STRIP = 16
-SMALLEST_CROP = 16
-"""As the settings have it."""
 """Least width in pixels of a part that is held out of every slice."""
 
 VALIDATION_STREAM = 1_000_003

@@ -50,6 +50,7 @@ __all__ = [
     "VolumeWriter",
     "check_grey",
     "check_output_name",
+    "check_unmasked",
     "create_volume",
     "file_of",
     "open_volume",
@@ -77,6 +78,15 @@ def check_grey(array: Array, name: str) -> None:
         )
 
 
+def check_unmasked(array: Any, name: str) -> None:
+    """Raise a TypeError if a mask hides pixels of an array: it would be passed over in silence."""
+    if np.ma.is_masked(array):
+        raise TypeError(
+            f"{name} is a masked array, but masks are not looked at: give "
+            "stack.astype('float32').filled(float('nan')), whose NaN are returned unchanged."
+        )
+
+
 class ArrayVolume(Volume):
     """An array in memory as a volume, without a copy.
 
@@ -87,6 +97,7 @@ class ArrayVolume(Volume):
     """
 
     def __init__(self, array: Array) -> None:
+        check_unmasked(array, "the array")
         dtype = check_dtype(array.dtype, "the array")
         if array.ndim not in (2, 3):
             raise ValueError(

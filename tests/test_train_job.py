@@ -18,10 +18,12 @@ from training_runs import StopAfter, wavy
 from nrrn_fiji import training, training_data
 from nrrn_fiji.cli import main
 from nrrn_fiji.jobs.train import train, train_files
+from nrrn_fiji.jobs.train_outputs import few_steps
 from nrrn_fiji.models import load_model
 from nrrn_fiji.progress import Cancelled
 from nrrn_fiji.settings import TrainSettings
 from nrrn_fiji.training import Diverged
+from nrrn_fiji.volumes import open_volume
 
 
 @pytest.fixture(autouse=True)
@@ -136,6 +138,26 @@ def test_divergence_keeps_the_last_good_model(
     assert all(torch.isfinite(tensor).all() for tensor in model.network.state_dict().values())
 
 
+def test_divergence_before_the_first_validation_says_which_model_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no best one yet, but a checkpoint, which is written every few minutes."""
+    honest, calls = training.objective_value, 0
+
+    def spoiled(*arguments: object) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        value = honest(*arguments)  # type: ignore[arg-type]
+        return value if calls <= 3 else value * math.nan
+
+    monkeypatch.setattr(training, "objective_value", spoiled)
+    monkeypatch.setattr(training, "SAVE_SECONDS", -1)
+    said = r"no good model yet to keep\. .* That of step 3 is in .*mine\.safetensors"
+    with pytest.raises(Diverged, match=said):
+        train(wavy(), tmp_path / "mine", **small())
+    assert load_model(tmp_path / "mine.safetensors").card["training"]["steps"] == 3
+
+
 def test_divergence_at_once_does_not_publish_what_an_earlier_training_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,7 +231,7 @@ def test_slices_without_valid_pixels_are_left_out_and_never_bridged(tmp_path: Pa
     stack[12] = np.nan
     progress = StopAfter(1000)
     model = train(stack, tmp_path / "mine", progress=progress, **small(steps=3))
-    assert any("1 slices have no valid pixel" in message for message in progress.messages)
+    assert any("1 slice has no valid pixel" in message for message in progress.messages)
     assert [part["shape"][0] for part in model.card["training"]["data"]] == [12, 17]
 
 
@@ -263,11 +285,65 @@ def test_minutes_end_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert training_of["seconds"] == pytest.approx(clock.now, abs=0.1)
 
 
+@pytest.mark.parametrize(
+    ("length", "steps", "told"),
+    [
+        ({"minutes": 0.02}, 1, "Only 1 step was taken in 0.02 min on this machine, a fraction of"),
+        ({"minutes": 0.1}, 3, "Only 3 steps were taken in 0.1 min"),
+        ({"steps": 1}, 1, None),  # who asks for one step knows
+    ],
+)
+def test_a_clock_that_leaves_few_steps_is_told(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    length: dict[str, float],
+    steps: int,
+    told: str | None,
+) -> None:
+    """On a slow machine the minutes may be over before anything is learnt."""
+    clock_of_training(monkeypatch, 2.0)
+    settings = {name: value for name, value in small().items() if name != "steps"}
+    progress = StopAfter(1000)
+    model = train(wavy(), tmp_path / "mine", progress=progress, **settings, **length)
+    assert model.card["training"]["steps"] == steps
+    found = [text for text in progress.messages if text.startswith("Only")]
+    assert [text[: len(told or "")] for text in found] == ([] if told is None else [told])
+
+
+def test_a_clock_that_leaves_enough_steps_is_not_told_of() -> None:
+    assert "199 steps" in few_steps(199, 20)
+    assert few_steps(200, 20) == ""
+
+
+def test_an_array_of_any_kind_is_one_stack(tmp_path: Path) -> None:
+    """Not as many stacks as it has slices."""
+    xarray = pytest.importorskip("xarray")
+    stack = wavy()
+    expected = train(stack, tmp_path / "plain", **small(steps=1)).hash
+    labelled = xarray.DataArray(stack, dims=("z", "y", "x"))
+    assert train(labelled, tmp_path / "labelled", **small(steps=1)).hash == expected
+    with open_volume(stack) as volume:
+        assert train(volume, tmp_path / "opened", **small(steps=1)).hash == expected
+    hidden = np.ma.masked_less(stack, 100)
+    with pytest.raises(TypeError, match="masks are not looked at"):
+        train(hidden, tmp_path / "masked", **small(steps=1))
+
+
 def test_16_bit_stacks_are_mapped_by_their_percentiles(tmp_path: Path) -> None:
     stack = wavy().astype(np.uint16) * 20 + 1000
     model = train(stack, tmp_path / "mine", **small(steps=1))
     low, high = model.intensity or (0, 0)
     assert 1000 <= low < 2000 and 4500 < high <= 6100
+
+
+def test_the_command_in_the_card_asks_for_the_same_numbers(tmp_path: Path) -> None:
+    stack = wavy().astype(np.float32) * 20_000
+    span = (1234.5678, 4_999_999.5)
+    model = train(stack, tmp_path / "mine", **small(steps=1, intensity=span, rate=0.0031415926))
+    words = model.card["training"]["command"].split()
+    given = words[words.index("--intensity") + 1]
+    assert tuple(float(number) for number in given.split(",")) == span
+    assert float(words[words.index("--rate") + 1]) == 0.0031415926
 
 
 def test_nan_is_filled_and_said(tmp_path: Path) -> None:

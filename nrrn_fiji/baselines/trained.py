@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
@@ -27,6 +26,7 @@ from .. import __version__, training
 from ..device import bf16_is_fast, choose_device
 from ..files import write_whole
 from ..network import NRRN, TwoBranches, receptive_radius
+from ..outputs.locks import locked
 from ..progress import NoProgress, Progress
 from ..scoring import Candidate, Image
 from ..settings import TrainSettings
@@ -222,21 +222,14 @@ def train_contender(
     digest = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{chosen.key}-{digest[:12]}.safetensors"
-    lock = FileLock(path.with_suffix(".lock"), blocking=False)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise FileExistsError(
-            f"Another process is training {chosen.label} in {folder}: wait for it, or choose "
-            "another folder."
-        ) from None
-    try:
+    with locked(
+        path.with_suffix(".lock"),
+        f"Another process is training {chosen.label} in {folder}: wait for it, or choose another "
+        "folder.",
+    ):
         facts = read_kept(path, digest, network, progress)
         if facts is None:
             facts = train_and_keep(path, digest, network, sampler, settings, progress)
-    finally:
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
     # As trained: another order in memory rounds otherwise.
     network.to(settings.device or "cpu").to(memory_format=torch.channels_last)
     network.eval().requires_grad_(False)

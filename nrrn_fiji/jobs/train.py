@@ -16,11 +16,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from nrrn_fiji import training
@@ -33,6 +33,7 @@ from nrrn_fiji.jobs.train_outputs import (
     Beside,
     TrainReport,
     checkpoint_told,
+    few_steps,
     model_path,
     same_file,
 )
@@ -52,7 +53,7 @@ Watch = Callable[[training.History, NDArray[np.float32], NDArray[np.float32]], N
 
 
 def train(
-    stack: NDArray[Any] | str | Path | Sequence[NDArray[Any] | str | Path],
+    stack: ArrayLike | Path | Volume | Sequence[ArrayLike | Path | Volume],
     out: str | Path,
     *,
     fine_tune: str | Path | Model | None = None,
@@ -66,7 +67,9 @@ def train(
     Parameters
     ----------
     stack
-        A stack (Z, Y, X), or several: arrays of (u)int8, (u)int16, float32 or float64, or files.
+        A stack (Z, Y, X), or several: arrays of (u)int8, (u)int16, float32 or float64 (also what
+        turns into one, such as an ``xarray.DataArray`` with z, y, x in this order), files, or
+        opened volumes.
     out
         The model file to write, ``.safetensors``.
     fine_tune
@@ -99,7 +102,8 @@ def train(
     MemoryError
         If the memory of the device does not suffice for the crops and batches.
     """
-    several = [stack] if isinstance(stack, (np.ndarray, str, Path)) else list(stack)
+    one = isinstance(stack, (str, Path, Volume)) or hasattr(stack, "__array__")
+    several: list[Any] = [stack] if one else list(cast(Sequence[Any], stack))
     report = train_files(
         several,
         out,
@@ -183,6 +187,9 @@ def train_files(
             if team.first:
                 report = write_model(files, job, "finished", history, best, description, licence)
                 files.checkpoint.unlink()
+                minutes = job.settings.minutes
+                if minutes is not None and (told := few_steps(history.step, minutes)):
+                    progress.message(told)
         report = team.given(report)
         assert report is not None
         return replace(report, silent=not team.first)
@@ -207,7 +214,8 @@ def best_kept(
         if not team.first or not files.checkpoint.is_file():
             raise
         report = keep_best(files, job, "diverged", description, licence)
-        raise training.Diverged(f"{error} It is in {report.model_path}.") from error
+        what = "It" if report.best_error is not None else f"That of step {report.steps}"
+        raise training.Diverged(f"{error} {what} is in {report.model_path}.") from error
     except (KeyboardInterrupt, MemoryError, RuntimeError) as error:
         kept = ""
         if team.first and files.checkpoint.is_file():

@@ -11,14 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from nrrn_fiji.files import NO_SPACE, UNREACHABLE
 from nrrn_fiji.models import Model
 from nrrn_fiji.outputs.checks import check_parent
+from nrrn_fiji.outputs.locks import locked
 from nrrn_fiji.reports import readable_time
 
-__all__ = ["Beside", "TrainReport", "checkpoint_told", "model_path", "same_file"]
+__all__ = ["Beside", "TrainReport", "checkpoint_told", "few_steps", "model_path", "same_file"]
+
+FEW_STEPS = 200
+"""Fewer are a fraction of what a training needs (docs/decisions/training.md); who asks for steps
+knows how many, but who asks for minutes does not."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,25 @@ class TrainReport:
             "seconds": self.seconds,
             "files": [str(file) for file in self.files],
         }
+
+
+def few_steps(steps: int, minutes: float) -> str:
+    """Return a sentence if a training by the clock took few steps; empty if it took enough.
+
+    Parameters
+    ----------
+    steps
+        How many it took.
+    minutes
+        How long it was to be.
+    """
+    if steps >= FEW_STEPS:
+        return ""
+    taken = "1 step was" if steps == 1 else f"{steps} steps were"
+    return (
+        f"Only {taken} taken in {minutes:g} min on this machine, a fraction of what a training "
+        "needs: give it more minutes, or a smaller batch or crop."
+    )
 
 
 @dataclass(frozen=True)
@@ -130,30 +152,12 @@ class Beside:
     def locked(self) -> Iterator[None]:
         """Keep a second training out of the same files."""
         check_parent(self.model)
-        lock = FileLock(self.named(".lock"), blocking=False)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise FileExistsError(
-                f"Another training is writing {self.model} right now: wait for it, or choose "
-                "another name."
-            ) from None
-        try:
+        with locked(
+            self.named(".lock"),
+            f"Another training is writing {self.model} right now: wait for it, or choose another "
+            "name.",
+        ):
             yield
-        finally:
-            gone = _removed(Path(lock.lock_file))
-            lock.release()
-            if not gone:
-                _removed(Path(lock.lock_file))
-
-
-def _removed(lock: Path) -> bool:
-    """Remove a lock; return whether that could be done: Windows removes no file that is open."""
-    try:
-        lock.unlink(missing_ok=True)
-    except OSError:
-        return False
-    return True
 
 
 def same_file(one: Path, other: Path) -> bool:

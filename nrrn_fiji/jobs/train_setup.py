@@ -23,7 +23,7 @@ from nrrn_fiji.models import Model, load_model
 from nrrn_fiji.network import NRRN
 from nrrn_fiji.noise_statistics import noise_correlation
 from nrrn_fiji.progress import Progress
-from nrrn_fiji.settings import TrainSettings
+from nrrn_fiji.settings import SMALLEST_CROP, TrainSettings
 from nrrn_fiji.stack_checks import warn
 from nrrn_fiji.training_data import fingerprint, read_stacks
 from nrrn_fiji.triplets import Batch, TrainingStack, TripletSampler, split
@@ -44,7 +44,6 @@ TRAINING_DATA, PARENT = "training data", "model to fine-tune"
 FINE_TUNE_RATE = 0.1
 """Fine-tuning starts from a good place: its default learning rate is smaller by this factor."""
 
-SMALLEST_CROP = 16
 LOOKED_OVER = 4
 """Most stacks that are looked over, for drift and for their noise, before a training."""
 
@@ -76,9 +75,9 @@ class Job:
         for name, value in self.asked.asked().items():
             words.append("--" + name.replace("_", "-"))
             if isinstance(value, tuple):
-                words.append(",".join(f"{number:g}" for number in value))
+                words.append(",".join(map(exactly, value)))
             elif isinstance(value, float):
-                words.append(f"{value:g}")
+                words.append(exactly(value))
             elif value is not True:
                 words.append(str(value))
         return shlex.join(words)
@@ -144,6 +143,16 @@ def prepare(
         parent,
         asked,
     )
+
+
+def exactly(number: float) -> str:
+    """Return a number with as many digits as it takes to read the same number again.
+
+    >>> exactly(50.0), exactly(0.004), exactly(1234567.5)
+    ('50', '0.004', '1234567.5')
+    """
+    short = f"{number:g}"
+    return short if float(short) == number else repr(number)
 
 
 def mask_shape(stacks: Sequence[TrainingStack], settings: TrainSettings) -> MaskShape:
