@@ -26,6 +26,7 @@ from nrrn_fiji import __version__
 
 from .files import write_whole
 from .reports import as_json
+from .training_facts import pair
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -91,8 +92,7 @@ class Model:
     @property
     def intensity(self) -> tuple[float, float] | None:
         """Grey values that were mapped to 0 and 1 in training, if the card says so."""
-        pair = self.card.get("intensity")
-        return None if pair is None else (float(pair[0]), float(pair[1]))
+        return pair(self.card.get("intensity"))
 
 
 def weights_hash(state: Mapping[str, Tensor]) -> str:

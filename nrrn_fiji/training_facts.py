@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .reports import readable_time
+from .reports import readable_number, readable_time
 
 __all__ = [
     "TrainingFacts",
@@ -180,7 +180,7 @@ def stacks_in_words(stacks: Sequence[Mapping[str, Any]]) -> str:
     count = "1 stack" if len(stacks) == 1 else f"{len(stacks)} stacks"
     voxels = sum(math.prod(s) for stack in stacks if (s := sequence(stack.get("shape"))))
     if voxels >= 1e6:
-        return f"{count}{shown}, {voxels / 1e6:.3g} million voxels"
+        return f"{count}{shown}, {readable_number(voxels / 1e6)} million voxels"
     return f"{count}{shown}" + (f", {voxels} voxels" if voxels else "")
 
 
@@ -192,12 +192,13 @@ def noise_in_words(facts: TrainingFacts) -> str:
         kinds.append(f"Poisson (shot) noise of {low:g} to {high:g} counts at white")
     if facts.gaussian is not None:
         low, high = (100 * end for end in facts.gaussian)
-        kinds.append(f"Gaussian (read-out) noise of {low:.2g} to {high:.2g} % of the grey range")
+        span = f"{readable_number(low, 2)} to {readable_number(high, 2)}"
+        kinds.append(f"Gaussian (read-out) noise of {span} % of the grey range")
     if kinds:
         return f"It knows {' and '.join(kinds)}."
     if facts.measured:
-        low, high = (100 * end for end in (min(facts.measured), max(facts.measured)))
-        span = f"{low:.2g}" if f"{low:.2g}" == f"{high:.2g}" else f"{low:.2g} to {high:.2g}"
+        ends = (readable_number(100 * end(facts.measured), 2) for end in (min, max))
+        span = " to ".join(dict.fromkeys(ends))
         return f"The noise of its images was {span} % of the grey range."
     return ""
 
@@ -242,10 +243,10 @@ def size_in_words(size: Size) -> str:
     size
         (z, y, x) in nanometres.
     """
-    z, y, x = size
+    z, y, x = map(readable_number, size)
     if max(size) < 1.05 * min(size):
-        return f"{x:.3g} nm cubes"
-    return f"{x:.3g} × {y:.3g} nm in slices {z:.3g} nm apart"
+        return f"{x} nm cubes"
+    return f"{x} × {y} nm in slices {z} nm apart"
 
 
 def in_nanometres(size: Sequence[float] | None, unit: Any) -> Size | None:
@@ -264,7 +265,7 @@ def psnr_by_noise(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """
     table: dict[str, dict[str, Any]] = {}
     for row in rows:
-        score = row["psnr"][0] if isinstance(row["psnr"], list) else row["psnr"]
+        score = (row["psnr"] or [None])[0] if isinstance(row["psnr"], list) else row["psnr"]
         line = table.setdefault(str(row["method"]), {"PSNR (dB)": row["method"]})
         line[str(row["noise"])] = f"{score:.2f}" if isinstance(score, float) else score
     return list(table.values())

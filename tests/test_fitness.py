@@ -116,6 +116,16 @@ def test_measured_noise_of_noisy_training_stacks_counts() -> None:
     assert about(differences(card, noise=(0.16 * 255, 100))) == ["noise"]
 
 
+def test_large_voxels_and_stacks_are_told_in_plain_numbers() -> None:
+    """As people write them: not 1.5e+03 nm."""
+    stack = {"name": "a", "shape": [2000, 1500, 1000], "voxel_size": [4, 1.5, 1.5]}
+    training = {"data": [stack | {"voxel_unit": "um"}], "noise": {"gaussian": [10, 255]}}
+    told = " ".join(training_in_words({"training": training}))
+    assert "1500 × 1500 nm in slices 4000 nm apart" in told
+    assert "3000 million voxels" in told
+    assert "3.9 to 100 % of the grey range" in told
+
+
 @pytest.mark.parametrize(("dtype", "expected"), [("uint8", []), ("int8", [])])
 def test_the_same_bit_depth_is_alike(dtype: str, expected: list[str]) -> None:
     assert differences(dtype=np.dtype(dtype)) == expected

@@ -188,6 +188,8 @@ def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         (lambda: metrics_files(stack(), out="scores.txt"), "ends in .csv"),
         (lambda: measure_files(stack(), slice=5), "has slices 0 … 4: choose one"),
         (lambda: measure_files(stack(), box="0,0,140,5"), "box is 0,0,140,5, but it must lie"),
+        (lambda: measure_files(stack(), box="0,0,inf,5"), "box is '0,0,inf,5', but it must be fo"),
+        (lambda: measure_files(stack(), box="nan,0,9,5"), "box is 'nan,0,9,5', but it must be fo"),
         (lambda: measure_files(stack(), box="0,0,9,9", line="0,0,9,9"), "one at a time"),
         (lambda: measure_files(stack(), stack()[:, 1:]), "two images of one shape"),
         (lambda: measure_files(stack(), box="4,4,4,4"), "holds 1 finite pixels"),

@@ -80,6 +80,13 @@ def test_the_card_comes_back_completed(file: Path) -> None:
     assert (model.name, model.path) == ("mine", file)
 
 
+@pytest.mark.parametrize("said", [None, 5, [0], [0, "255"], [0, None], {"low": 0}])
+def test_a_grey_range_that_is_none_is_unknown(file: Path, said: Any) -> None:
+    """A card is a file's: nothing is believed of it but what has the right form."""
+    rewrite(file, {**CARD, "intensity": said})
+    assert models.load_model(file).intensity is None
+
+
 def test_a_card_may_hold_numpy_numbers_paths_and_nan(tmp_path: Path, network: NRRN) -> None:
     card = {
         "loss": [float("nan"), np.float32(0.5), float("inf")],

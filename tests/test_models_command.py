@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_commands import Run, model_with_a_card
@@ -82,6 +83,12 @@ def test_a_card_of_any_form_can_be_shown() -> None:
         "  P30    27.1235",
         "odd: 1 entries",
     ]
+
+
+@pytest.mark.parametrize("odd", [{"psnr": []}, {"ssim": 0.5}, {"psnr": None}])
+def test_scores_of_any_form_can_be_shown(odd: dict[str, Any]) -> None:
+    rows = [{"noise": "P1", "method": "a", "psnr": [17.5]}, {"noise": "P8", "method": "a", **odd}]
+    assert list(catalogue.outline({"rows": rows}))
 
 
 def test_the_scores_of_a_study_are_shown_with_a_column_per_noise() -> None:

@@ -7,6 +7,7 @@ and side by side.  This module must never change an image, nor write anything bu
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -240,6 +241,8 @@ def parse_corners(text: str, name: str) -> tuple[float, float, float, float]:
     """
     try:
         x0, y0, x1, y1 = (float(part) for part in text.split(","))
+        if not all(map(math.isfinite, (x0, y0, x1, y1))):
+            raise ValueError(text)
     except ValueError:
         raise ValueError(
             f"{name} is {text!r}, but it must be four numbers x0,y0,x1,y1 in pixels, such as "

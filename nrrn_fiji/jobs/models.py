@@ -264,7 +264,7 @@ def table_rows(value: Any) -> list[str]:
         rows = list(value)
     else:
         rows = []
-    if {"noise", "method", "psnr"} <= set(rows[0] if rows else ()):
+    if rows and all({"noise", "method", "psnr"} <= set(row) for row in rows):
         rows = psnr_by_noise(rows)
     if not 2 <= len(rows) <= 40 or any(row.keys() != rows[0].keys() for row in rows):
         return []
