@@ -147,6 +147,31 @@ def test_the_commands_give_what_is_shown(
         assert main([*words[:2], f"out{number}.tif", *words[2:], "-q"]) == 0
 
 
+@pytest.mark.parametrize(
+    ("source", "picture"),
+    [
+        ("my.stack.tif", "my.stack-preview.png"),
+        ("slices/*.tif", "slices-preview.png"),
+        ("slices", "slices-preview.png"),
+        ("slices/.", "slices-preview.png"),
+    ],
+)
+def test_the_picture_lies_beside_its_stack(
+    stack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, picture: str
+) -> None:
+    """Named as every other result is, whatever the source is: a pattern, a name with dots."""
+    stack.rename(tmp_path / "my.stack.tif")
+    (tmp_path / "slices").mkdir()
+    for z, image in enumerate(tifffile.imread(tmp_path / "my.stack.tif")[:3]):
+        tifffile.imwrite(tmp_path / "slices" / f"{z}.tif", image, photometric="minisblack")
+    monkeypatch.chdir(tmp_path)
+    settings = PreviewSettings(crops=1, size=32, strengths="none")
+    assert preview_file(source, None, settings).data["picture"] == picture
+    assert (tmp_path / picture).is_file()
+    assert main(["preview", source, "--size", "32", "--crops", "1", "--overwrite", "-q"]) == 0
+    assert len(list(tmp_path.rglob("*.png"))) == 1
+
+
 def test_units_that_were_added_are_not_recommended(stack: Path, tmp_path: Path) -> None:
     card = {"training": {"command": "nrrn train a -o b --fine-tune c --units 2"}}
     grown = save_model(tmp_path / "grown.safetensors", NRRN(2, 4), card)
@@ -165,7 +190,10 @@ def test_noise_removed_is_measured(stack: Path, tmp_path: Path, shipped: Model) 
     model = save_model(tmp_path / "idle.safetensors", idle, {})
     report = preview_file(stack, None, PreviewSettings(strengths=""), model=[model])
     removed = {c["choice"]: c["noise_removed"] for c in report.data["choices"]}
-    assert removed["idle"] == "0 %"
+    assert removed["idle"] == 0
+    assert all(c["seconds_per_slice"] == 2 for c in report.data["choices"])
+    assert report.table is not None
+    assert {row[0]: row[2] for row in report.table.rows}["idle"] == "0 %"
 
 
 def test_the_picture_is_as_large_as_its_rows_need(stack: Path, tmp_path: Path) -> None:

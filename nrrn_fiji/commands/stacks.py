@@ -135,6 +135,8 @@ COMMANDS: tuple[Command, ...] = (
                 help="The PNG file; stack-preview.png beside stack.tif when left out.",
                 kind=Kind.FILE,
                 spelling=("-o", "--out"),
+                named_after="source",
+                ending="-preview.png",
             ),
             Option(
                 name="model",

@@ -12,12 +12,13 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..denoising import denoise_slabs, estimate_seconds, make_plan
+from ..files import beside
 from ..fitness import warn_if_unlike
 from ..intensity import ArraySource, grey_range, to_unit
 from ..models import Model, known_models, load_model
@@ -129,8 +130,7 @@ def preview_file(
     progress = NoProgress() if progress is None else progress
     given = None if isinstance(source, Volume) else source
     if out is None and given is not None:
-        path = Path(given)
-        out = path.with_name(f"{path.name.split('.')[0]}-preview.png")
+        out = beside(Path(given), "-preview.png")
     target = checked_output(out, [given], (".png",), overwrite)
     if target is None:
         raise ValueError("out is missing, but a volume in memory has no place for a picture.")
@@ -185,7 +185,10 @@ def preview_file(
         )
     table = Table(
         ("choice", "s per slice", "noise removed", "command"),
-        tuple(sheet.told[1:]),
+        tuple(
+            (told.name, readable_number(told.seconds), percent(told.removed), told.command)
+            for told in sheet.told
+        ),
     )
     return Report(
         f"{target}: compare the rows, and use the command beneath the one you like best.",
@@ -193,18 +196,28 @@ def preview_file(
             "picture": str(target),
             "places": [place._asdict() for place in sheet.places],
             "choices": [
-                dict(
-                    zip(
-                        ("choice", "seconds_per_slice", "noise_removed", "command"),
-                        row,
-                        strict=True,
-                    )
-                )
-                for row in sheet.told[1:]
+                {
+                    "choice": told.name,
+                    "seconds_per_slice": told.seconds,
+                    "noise_removed": told.removed,
+                    "command": told.command,
+                }
+                for told in sheet.told
             ],
         },
         table,
     )
+
+
+class Told(NamedTuple):
+    """What is told of a choice beside its picture."""
+
+    name: str
+    seconds: float
+    """For a slice of the whole stack, estimated."""
+    removed: float | None
+    """Share of the noise that was removed, 0 … 1; None where noise cannot be measured."""
+    command: str
 
 
 class Sheet:
@@ -224,7 +237,7 @@ class Sheet:
         self.places = choose_places(stack, settings.crops, size)
         self.around = {z: self.read_around(z) for z in {place.z for place in self.places}}
         self.before = [self.cut(place, 0) for place in self.places]
-        self.told: list[tuple[str, str, str, str]] = []
+        self.told: list[Told] = []
         self.seconds: dict[tuple[str, int | None], float] = {}
         self.shown = (0.0, 1.0)
         self.command: Callable[[Choice], str] = lambda choice: choice.command(volume.name)
@@ -288,7 +301,6 @@ class Sheet:
         lines = ("as it is", f"noise about {readable_number(share, 2)} % of the grey range")
         shown = (*self.display(self.before), None)
         rows = [Row("Source", lines if math.isfinite(share) else lines[:1], shown)]
-        self.told.append(("source", "", "", ""))
         for choice, crops in zip(choices, made, strict=True):
             rows.append(self.row(choice, crops, noise))
         return rows
@@ -331,8 +343,8 @@ class Sheet:
         units, network = choice.units, choice.model.network
         seconds = self.time_of(choice)
         left = [noise_level(crop) for crop in crops]
-        shares = [100 * (1 - b / a) for a, b in zip(noise, left, strict=True) if a > 0 and b >= 0]
-        removed = f"{max(0.0, float(np.median(shares))):.0f} %" if shares else "–"
+        shares = [1 - b / a for a, b in zip(noise, left, strict=True) if a > 0 and b >= 0]
+        removed = max(0.0, float(np.median(shares))) if shares else None
         whole = seconds * self.stack.shape[0] * self.volume.shape.t * self.volume.shape.c
         lines = [f"{network.units} units × {network.maps} maps"]
         command = self.command(choice)
@@ -351,9 +363,9 @@ class Sheet:
             lines.append(f"{100 * choice.strength:.0f} % of what it takes away")
         lines += [
             f"{in_seconds(seconds)} per slice, {readable_time(whole)} in all",
-            f"{removed} of the noise removed",
+            f"{percent(removed)} of the noise removed",
         ]
-        self.told.append((name, f"{seconds:.3g}", removed, command))
+        self.told.append(Told(name, seconds, removed, command))
         shown = (*self.display(crops), self.removed(crops[0]))
         return Row(name, tuple(lines), shown, command, choice.group)
 
@@ -436,6 +448,11 @@ def shown_range(crops: Sequence[NDArray[np.float32]]) -> tuple[float, float]:
     low, high = np.percentile(values, (PALEST, DARKEST)) if values.size else (0.0, 1.0)
     room = BEYOND * (high - low) or 0.5
     return float(low - room), float(high + room)
+
+
+def percent(share: float | None) -> str:
+    """Return a share as a text; a dash where it is not known."""
+    return "–" if share is None else f"{100 * share:.0f} %"
 
 
 def in_seconds(seconds: float) -> str:
