@@ -60,6 +60,15 @@ def test_file_is_denoised_as_the_array_and_keeps_what_it_said(tmp_path: Path, mo
     json.dumps(report.as_dict())
 
 
+def test_an_array_of_another_kind_is_taken_for_an_array(tmp_path: Path, model: Model) -> None:
+    """Not for a list of file names."""
+    xarray = pytest.importorskip("xarray")
+    labelled = xarray.DataArray(noisy((4, 20, 22)), dims=("z", "y", "x"))
+    report = denoise_file(labelled, tmp_path / "clean.tif", model)
+    expected = nrrn.denoise(labelled.data, model)
+    np.testing.assert_array_equal(tifffile.imread(report.image), expected)
+
+
 def test_model_is_found_by_file_name(tmp_path: Path, model: Model) -> None:
     assert model.path is not None
     stack = noisy((2, 16, 16))

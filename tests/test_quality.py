@@ -83,6 +83,16 @@ def test_an_untouched_copy_is_found_out(noisy: np.ndarray) -> None:
     assert "Nothing was removed" in found["noise"].words
 
 
+def test_infinite_pixels_do_not_count(noisy: np.ndarray, denoised: np.ndarray) -> None:
+    """They are returned unchanged by denoising, so both stacks have them; nothing is said twice."""
+    before, after = noisy.astype(np.float32), denoised.astype(np.float32)
+    expected = assess(ArraySource(before), ArraySource(after))
+    before[3, 5, 7], after[3, 5, 7] = np.inf, np.inf
+    quality = assess(ArraySource(before), ArraySource(after))
+    np.testing.assert_allclose(quality.slices.removed, expected.slices.removed, rtol=1e-3)
+    assert overall(verdicts(quality)).light == "good"
+
+
 def test_next_to_nothing_removed_is_bad(noisy: np.ndarray, denoised: np.ndarray) -> None:
     mixed = noisy + 0.02 * (denoised.astype(np.float32) - noisy)
     found = verdicts(assess(ArraySource(noisy.astype(np.float32)), ArraySource(mixed)))

@@ -13,7 +13,6 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from ..device import choose_device
@@ -82,7 +81,7 @@ def check_outputs(source: ImageSource, targets: dict[str, Path]) -> None:
                         f"{ARGUMENTS[kind]} is {path}, which matches the input {source} and would "
                         "be taken for a slice of it: choose an output elsewhere."
                     )
-    elif not isinstance(source, np.ndarray):
+    elif not hasattr(source, "__array__"):
         inputs = [Path(path) for path in source]
     check_distinct(inputs, {ARGUMENTS[kind]: path for kind, path in targets.items()})
     for path in targets.values():

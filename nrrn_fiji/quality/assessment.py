@@ -274,7 +274,8 @@ def tile_sums(
     """
     found = np.zeros((3, rows.size - 1, columns.size - 1))
     for number, (top, bottom) in enumerate(pairwise(rows)):
-        band = noisy[top:bottom].astype(np.float64) - denoised[top:bottom]
+        with np.errstate(invalid="ignore"):  # infinite in both: such pixels are not valid
+            band = noisy[top:bottom].astype(np.float64) - denoised[top:bottom]
         inside = np.ones(band.shape) if valid is None else valid[top:bottom].astype(np.float64)
         band = np.where(inside > 0, band, 0.0)
         for values, sums in zip((inside, band, band**2), found, strict=True):
