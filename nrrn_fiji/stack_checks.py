@@ -227,8 +227,9 @@ class Looks:
                 "empty",
                 slices,
                 len(slices),
-                f"{len(slices)} of {depth} slices hold no picture ({listed(slices)}), one grey "
-                "value or none: remove them, so that their neighbours are not denoised with them.",
+                f"{len(slices)} of {depth} slices {'holds' if len(slices) == 1 else 'hold'} no "
+                f"picture ({listed(slices)}), one grey value or none: remove what is empty, so "
+                "that its neighbours are not denoised with it.",
             )
         ]
 

@@ -101,7 +101,10 @@ class RegisterReport:
         for number, name in enumerate(self.names):
             places = [z for z, p in enumerate(self.placements) if number in p.rejected]
             if places:
-                where = f" in {len(places)} slices, the first {places[0]}," if many else ""
+                first = f"slice {places[0]}"
+                if len(places) > 1:
+                    first = f"{len(places)} slices, the first {places[0]},"
+                where = f" in {first}" if many else ""
                 reason = self.placements[places[0]].rejected[number]
                 lines.append(f"{name} was left out{where} because {reason}.")
         return lines

@@ -83,7 +83,7 @@ def examine(fiji: Path | None = None, report: bool = False) -> Report:
     if broken:
         lines.append("Stacks cannot be denoised on this computer yet: see above.")
     elif lines:
-        lines.append("Stacks can be denoised here; the above is needed for ImageJ and Fiji alone.")
+        lines.append("Stacks can be denoised here; the above concerns other things.")
     else:
         lines.append("Everything is there. Open Fiji with: nrrn fiji")
     table = Table(
