@@ -370,7 +370,7 @@ class _Run:
                     branch = branch * weight
                 sums[z] = sums[z] + branch if z in sums else branch
                 if last_use[z] == neighbour:
-                    del ready[z]
+                    engine.release(ready.pop(z))
                     complete.append((z, sums.pop(z)))
             # Later steps look back one slice at most.
             images = {z: image for z, image in images.items() if z >= neighbour or z in ready}

@@ -101,6 +101,9 @@ class FusedNRRN:
         with exact_convolutions():
             return Centre(image, self._three(self._features(image), self.W[0]))
 
+    def release(self, centre: Centre) -> None:
+        """Tell that a centre is needed no more; it must not be used again."""
+
     @torch.inference_mode()
     def branches(self, neighbour: Tensor, centres: Sequence[Centre]) -> list[Tensor]:
         """Compute the branches f(neighbour, centre) of all ``centres`` beside one neighbour.

@@ -26,7 +26,7 @@ MOST_CPU_MEMORY = 2 * 2**30
 """Bytes; more makes nothing faster on a CPU."""
 
 CPU_TILE = 160
-INT8_TILE = 384
+INT8_TILE = 512
 """Maps of bytes need less room, and the halo is a smaller part."""
 GPU_TILE = 1024
 GPU_WINDOW_PIXELS = 1 << 20

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import threading
+import time
+import weakref
 
 import numpy as np
 import pytest
@@ -28,6 +32,7 @@ if missing is not None:
 from nrrn_fiji.int8 import engine as quantised  # noqa: E402
 from nrrn_fiji.int8 import gates, kernels, strips  # noqa: E402
 from nrrn_fiji.int8.engine import QuantisedNRRN, error_on_made_images  # noqa: E402
+from nrrn_fiji.int8.room import Room  # noqa: E402
 
 
 def three(shape, seed=0):
@@ -150,6 +155,75 @@ def test_strips_and_threads_decide_nothing(threads, monkeypatch):
     # The first convolution is in fp32, whose last bit may depend on the strip.
     assert ((again - expected).abs() > 1e-6).float().mean() < 0.02
     torch.testing.assert_close(again, expected, atol=2e-2, rtol=0)
+
+
+def test_memory_that_is_used_again_decides_nothing():
+    network = strong_network(2)
+    engine = QuantisedNRRN(network)
+    for size in (23, 23, 31, 23):
+        before, here, after = three((1, 1, size, size))
+        centre = engine.centre(here)
+        results = [engine.branches(beside, [centre])[0] for beside in (before, after)]
+        engine.release(centre)
+        fresh = QuantisedNRRN(network)
+        for beside, result in zip((before, after), results, strict=True):
+            assert torch.equal(result, fresh.branches(beside, [fresh.centre(here)])[0])
+
+
+def test_room_gives_the_same_memory_again_for_windows_of_one_size():
+    room = Room(4)
+    room.use_for(8, 8)
+    first = room.take(8, 8)
+    second = room.take(8, 8)
+    assert first.data_ptr() != second.data_ptr()
+    room.give_back(first)
+    assert room.take(8, 8, torch.uint8).data_ptr() != first.data_ptr()
+    assert room.take(8, 8).data_ptr() == first.data_ptr()
+    forgotten = weakref.ref(first)
+    room.give_back(first)
+    del first
+    room.use_for(9, 8)
+    assert forgotten() is None
+
+
+def test_all_strips_have_ended_when_one_fails():
+    ended = []
+
+    def work(start: int, stop: int) -> None:
+        if start == 0:
+            raise MemoryError
+        time.sleep(0.05)
+        ended.append(start)
+
+    used = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        shared = strips.Strips(8, strips.STRIP, strips.Threads())
+        with pytest.raises(MemoryError):
+            shared.each(work)
+    finally:
+        torch.set_num_threads(used)
+    assert len(shared.bounds) == 8 and sorted(ended) == list(range(1, 8))
+
+
+def test_threads_end_with_their_engine(monkeypatch):
+    monkeypatch.setattr(strips, "STRIP", 19 * 8 * 2)
+    before, here, _ = three((1, 1, 23, 19))
+    used = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        present = set(threading.enumerate())
+        engine = QuantisedNRRN(strong_network(1))
+        engine.branches(before, [engine.centre(here)])
+        own = set(threading.enumerate()) - present
+        assert len(own) == 2
+        del engine
+        gc.collect()
+        for thread in own:
+            thread.join(timeout=60)
+            assert not thread.is_alive()
+    finally:
+        torch.set_num_threads(used)
 
 
 def test_kernels_are_rounded_alike_with_any_number_of_threads():

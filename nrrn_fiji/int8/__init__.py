@@ -2,5 +2,5 @@
 
 :mod:`.engine` is the whole network, :mod:`.kernels` its convolutions, :mod:`.gates` what lies
 between them; :mod:`.activations` finds the ranges that numbers take, :mod:`.strips` shares the work
-out.
+out, :mod:`.room` keeps memory.
 """

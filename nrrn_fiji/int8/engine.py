@@ -35,7 +35,8 @@ from ..network import NRRN
 from . import gates as compiled
 from .activations import made_images, observe
 from .kernels import Packed, Scale, convolve
-from .strips import Strips
+from .room import Room
+from .strips import Strips, Threads
 
 __all__ = ["QuantisedNRRN", "error_on_made_images"]
 
@@ -149,6 +150,7 @@ class QuantisedNRRN(FusedNRRN):
             merged=False,
         )
         self.maps = network.maps
+        self.threads, self.room = Threads(), Room(network.maps)
         packed = known(network).packed
         if orientation not in packed:
             with one_thread():
@@ -160,30 +162,37 @@ class QuantisedNRRN(FusedNRRN):
         """Compute what both branches of a centre (B, 1, H, W) share."""
         images = image.split(1)
         height, width = image.shape[2:]
-        gates = tuple(empty_maps(self.maps, height, width, count=len(images)) for _ in range(3))
-        with Strips(height, width * self.maps) as strips:
-            for i, one in enumerate(images):
-                features = self._features_as_bytes(one, strips)
+        self.room.use_for(height, width)
+        gates = tuple(self.room.take(height, width, count=len(images)) for _ in range(3))
+        strips = Strips(height, width * self.maps, self.threads)
+        for i, one in enumerate(images):
+            features = self._features_as_bytes(one, strips)
 
-                def convolve_strip(start: int, stop: int, i: int = i, x: Tensor = features) -> None:
-                    for gate, kernel in zip(gates, self.packed.W[0], strict=True):
-                        gate[i : i + 1, :, start:stop] = convolve(x[:, :, start : stop + 2], kernel)
+            def convolve_strip(start: int, stop: int, i: int = i, x: Tensor = features) -> None:
+                for gate, kernel in zip(gates, self.packed.W[0], strict=True):
+                    gate[i : i + 1, :, start:stop] = convolve(x[:, :, start : stop + 2], kernel)
 
-                strips.each(convolve_strip)
+            strips.each(convolve_strip)
+            self.room.give_back(features)
         return Centre(image, gates)
+
+    def release(self, centre: Centre) -> None:
+        """Take back the memory of a centre that is needed no more."""
+        self.room.give_back(*centre.gates)
 
     def _branches(self, neighbour: Tensor, centres: Sequence[Centre]) -> list[Tensor]:
         height, width = neighbour.shape[2:]
         results: list[list[Tensor]] = [[] for _ in centres]
-        with Strips(height, width * self.maps) as strips:
-            for i, one in enumerate(neighbour.split(1)):
-                part = slice(i, i + 1)
-                beside = [
-                    Centre(centre.image[part], tuple(gate[part] for gate in centre.gates))
-                    for centre in centres
-                ]
-                for result, changes in zip(results, self._one(one, beside, strips), strict=True):
-                    result.append(changes)
+        self.room.use_for(height, width)
+        strips = Strips(height, width * self.maps, self.threads)
+        for i, one in enumerate(neighbour.split(1)):
+            part = slice(i, i + 1)
+            beside = [
+                Centre(centre.image[part], tuple(gate[part] for gate in centre.gates))
+                for centre in centres
+            ]
+            for result, changes in zip(results, self._one(one, beside, strips), strict=True):
+                result.append(changes)
         return [torch.cat(result, dim=1) for result in results]
 
     def _one(self, neighbour: Tensor, centres: list[Centre], strips: Strips) -> list[Tensor]:
@@ -192,7 +201,7 @@ class QuantisedNRRN(FusedNRRN):
         change = [torch.zeros_like(neighbour) for _ in centres]
         changes: list[list[Tensor]] = [[] for _ in centres]
         m = self._features_as_bytes(neighbour, strips)
-        precise = empty_maps(self.maps, height, width)
+        precise = self.room.take(height, width)
         states: list[Tensor] = []
         for unit in range(self.units):
             before, m = m, self._blank(height, width, self.packed.memory[unit])
@@ -248,6 +257,7 @@ class QuantisedNRRN(FusedNRRN):
 
             strips.each(memory_strip)
             strips.each(gate_strip)
+            self.room.give_back(before, *earlier)
             if self.every:
                 for kept, now in zip(changes, change, strict=True):
                     kept.append(now.clone())
@@ -259,6 +269,7 @@ class QuantisedNRRN(FusedNRRN):
                     compiled.close(view(maps), plane(now, start, stop))
 
             strips.each(closing_strip)
+        self.room.give_back(m, precise, *states)
         if self.closes or not self.every:
             for kept, now in zip(changes, change, strict=True):
                 kept.append(now)
@@ -289,18 +300,11 @@ class QuantisedNRRN(FusedNRRN):
 
     def _blank(self, height: int, width: int, scale: Scale) -> Tensor:
         """Make room for maps as bytes, with a border of the bytes that stand for 0."""
-        maps = empty_maps(self.maps, height + 2, width + 2, torch.uint8)
+        maps = self.room.take(height + 2, width + 2, torch.uint8)
         zero = scale.zero.to(torch.uint8)[None, :, None, None]
         maps[:, :, :1] = maps[:, :, -1:] = zero
         maps[:, :, :, :1] = maps[:, :, :, -1:] = zero
         return maps
-
-
-def empty_maps(
-    maps: int, height: int, width: int, dtype: torch.dtype = torch.float32, count: int = 1
-) -> Tensor:
-    """Return (B, C, H, W), channels last, without values."""
-    return torch.empty((count, maps, height, width), dtype=dtype, memory_format=torch.channels_last)
 
 
 def view(maps: Tensor, start: int = 0, stop: int | None = None) -> NDArray[Any]:

@@ -8,52 +8,66 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from threading import Barrier
 
 import torch
 
-__all__ = ["Strips"]
+__all__ = ["Strips", "Threads"]
 
 STRIP = 8192 * 64
 """Numbers of one kind (pixels × maps) in a strip: 2 MB in fp32.  Half and twice as many are equally
 fast; smaller ones cost calls, the whole tile leaves the processor's cache."""
 
 
+class Threads:
+    """Threads that compute alone, with torch held to one thread in each.
+
+    They are kept, because a new thread costs more than a strip's share of one: torch forgets
+    prepared convolutions when a number of threads is set, and the system clears memory for each.
+    They end with this object.
+    """
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._pool: ThreadPoolExecutor | None = None
+
+    def pool(self, count: int) -> ThreadPoolExecutor:
+        """Return ``count`` threads; all of them have been started."""
+        if self._pool is None or self._count != count:
+            everywhere = torch.get_num_threads()
+            self._count, self._pool = count, ThreadPoolExecutor(count, initializer=compute_alone)
+            started = Barrier(count)
+            wait([self._pool.submit(started.wait) for _ in range(count)])
+            # Their own number has become that of threads to come, too.
+            torch.set_num_threads(everywhere)
+        return self._pool
+
+
 class Strips:
-    """Shares the strips of a window out to threads; to be used as a context.
+    """The strips of one window, shared out to threads.
 
     Each thread computes alone: strips are independent, so nobody waits for anybody within one.
     """
 
-    def __init__(self, height: int, row: int):
-        self.everywhere = threads = torch.get_num_threads()
+    def __init__(self, height: int, row: int, threads: Threads):
+        most = torch.get_num_threads()
         count = min(height, max(1, round(height * row / STRIP)))
-        size = math.ceil(height / (math.ceil(count / threads) * threads))
+        size = math.ceil(height / (math.ceil(count / most) * most))
         self.bounds = [(y, min(y + size, height)) for y in range(0, height, size)]
-        self.threads = min(threads, len(self.bounds))
-        self.pool: ThreadPoolExecutor | None = None
-
-    def __enter__(self) -> Strips:
-        if self.threads > 1:
-            self.pool = ThreadPoolExecutor(self.threads, initializer=compute_alone)
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        if self.pool is not None:
-            self.pool.shutdown()
-            # The threads' own number has become that of threads to come, too.
-            torch.set_num_threads(self.everywhere)
+        self.pool = threads.pool(most) if min(most, len(self.bounds)) > 1 else None
 
     def each(self, work: Callable[[int, int], None]) -> None:
-        """Call ``work(start, stop)`` for every strip, and wait."""
+        """Call ``work(start, stop)`` for every strip, and wait for all, also when one fails."""
         if self.pool is None:
             for start, stop in self.bounds:
                 work(start, stop)
-        else:
-            for _ in self.pool.map(
-                torch.inference_mode()(lambda bounds: work(*bounds)), self.bounds
-            ):
-                pass
+            return
+        compute = torch.inference_mode()(work)
+        strips = [self.pool.submit(compute, *bounds) for bounds in self.bounds]
+        wait(strips)
+        for strip in strips:
+            strip.result()
 
 
 def compute_alone() -> None:
