@@ -27,6 +27,7 @@ from .engines import estimate_seconds, make_engine
 from .fused import Centre, FusedNRRN
 from .intensity import Source, check_dtype, fill_invalid, invalid_mask, restore, to_unit
 from .network import NRRN
+from .one_pass import missing_for_one_pass
 from .plan import CPU_TILE, SMALLEST_TILE, Plan, make_plan
 from .progress import Cancelled, NoProgress, Progress
 from .tiles import Window, slabs, windows
@@ -152,7 +153,7 @@ class _Run:
 
     def _engines(self) -> list[FusedNRRN]:
         """Return the network as it sees the image in each of the plan's orientations."""
-        return [
+        engines = [
             make_engine(
                 self.network,
                 device=self.device,
@@ -163,6 +164,12 @@ class _Run:
             )
             for orientation in range(self.plan.orientations)
         ]
+        if self.device.type == "cuda" and (missing := missing_for_one_pass(self.device)):
+            self.say(
+                "The GPU takes longer than it could: it computes gates in several passes over its "
+                f"memory, because a single one needs {missing}."
+            )
+        return engines
 
     def say(self, text: str, first: str = "") -> None:
         """Tell the user something once, and where it was seen first."""

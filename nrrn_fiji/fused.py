@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .network import NRRN, BuildingUnit, EdgeFeatures
+from .one_pass import gates_in_one_pass, missing_for_one_pass
 
 __all__ = ["Centre", "FusedNRRN"]
 
@@ -84,6 +85,7 @@ class FusedNRRN:
         self.units = network.check_units(units)
         self.closes = self.units == network.units
         self.merged = device.type != "cpu" if merged is None else merged
+        self.one_pass = missing_for_one_pass(device) is None
         self.W0 = self._kernel(network.W0, torch.float32)
         self.W1 = self._kernel(network.W1, dtype)
         self.W2 = self._kernel(network.W2, dtype)
@@ -144,24 +146,20 @@ class FusedNRRN:
             )
             w = None if unit == 0 else self._three(s, self.W[unit])
             for i, part in enumerate(parts):
-                if w is None:
-                    # Needed again by the centre's other branch: not to be overwritten.
-                    r, u = (torch.add(centres[i].gates[g], v[g]).sigmoid_() for g in (0, 1))
-                    c = torch.addcmul(centres[i].gates[2], r, v[2]).tanh_()
+                mine = centres[i].gates if w is None else tuple(gate[part] for gate in w)
+                if self.one_pass:
+                    gates_in_one_pass(v, mine, m, images[part], change[part], h[part])
                 else:
-                    r, u = (w[g][part].add_(v[g]).sigmoid_() for g in (0, 1))
-                    c = w[2][part].addcmul_(r, v[2]).tanh_()
-                # u o m + (1 - u) o c
-                torch.lerp(c, m, u, out=h[part])
-                del r, u, c
+                    # A centre's other branch needs its gates again.
+                    _gates(v, mine, m, images[part], change[part], h[part], keep=w is None)
             del v, w
-            change = change + _noise(h)
-            changes.append(change)
-            h[:, :1] = torch.tanh(images + change)
+            if self.every:
+                changes.append(change.clone())
             s = h
         if self.closes:
-            changes.append(change + _noise(self._convolve(s.relu_(), self.W2)))
-        kept = torch.stack(changes) if self.every else changes[-1][None]
+            change += _noise(self._convolve(s.relu_(), self.W2))
+            changes.append(change)
+        kept = torch.stack(changes) if self.every else change[None]
         return [kept[:, part] for part in parts]
 
     def _features(self, image: Tensor) -> Tensor:
@@ -211,6 +209,32 @@ class FusedNRRN:
         """Turn kernels (…, 3, 3) as the orientation says."""
         kernels = torch.rot90(kernels, self.orientation % 4, (-2, -1))
         return kernels.flip(-1) if self.orientation >= 4 else kernels
+
+
+def _gates(
+    v: tuple[Tensor, ...],
+    w: tuple[Tensor, ...],
+    m: Tensor,
+    image: Tensor,
+    change: Tensor,
+    h: Tensor,
+    *,
+    keep: bool,
+) -> None:
+    """Compute the next state and add its noise estimate to the change.
+
+    The parameters are those of :func:`nrrn_fiji.one_pass.gates_in_one_pass`; unless ``keep``, ``w``
+    is overwritten.
+    """
+    if keep:
+        r, u = torch.add(w[0], v[0]).sigmoid_(), torch.add(w[1], v[1]).sigmoid_()
+        c = torch.addcmul(w[2], r, v[2]).tanh_()
+    else:
+        r, u = w[0].add_(v[0]).sigmoid_(), w[1].add_(v[1]).sigmoid_()
+        c = w[2].addcmul_(r, v[2]).tanh_()
+    torch.lerp(c, m, u, out=h)  # u o m + (1 - u) o c
+    change += _noise(h)
+    h[:, :1] = torch.tanh(image + change)
 
 
 def _noise(h: Tensor) -> Tensor:

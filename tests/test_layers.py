@@ -38,6 +38,8 @@ LAYERS = (
         "intensity",
         "tiles",
         "fused",
+        "one_pass",
+        "one_pass_kernel",
         "int8",
         "engines",
         "both_branches",
