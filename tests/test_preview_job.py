@@ -196,6 +196,24 @@ def test_noise_removed_is_measured(stack: Path, tmp_path: Path, shipped: Model) 
     assert {row[0]: row[2] for row in report.table.rows}["idle"] == "0 %"
 
 
+def test_nothing_is_taken_away_where_there_is_no_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Infinite and missing values are returned as they are, without a warning."""
+    image = np.random.default_rng(1).normal(100, 5, (3, 40, 40)).astype(np.float32)
+    image[:, ::9, ::9] = np.inf
+    image[:, 4::9, ::9] = np.nan
+    tifffile.imwrite(tmp_path / "odd.tif", image, photometric="minisblack")
+    drawn: list[list[Row]] = []
+    monkeypatch.setattr(preview_job, "draw_sheet", lambda rows, *rest: drawn.append(rows))
+    settings = PreviewSettings(crops=1, size=32, strengths="none", device="cpu")
+    preview_file(tmp_path / "odd.tif", None, settings)
+    taken = drawn[0][1].crops[-1]
+    assert taken is not None and np.isfinite(taken).all()
+    # Rows and columns 4 … 35 hold 3 × 3 infinite pixels and 4 × 3 missing ones.
+    assert (taken == 0.5).sum() == 21
+
+
 def test_the_picture_is_as_large_as_its_rows_need(stack: Path, tmp_path: Path) -> None:
     sizes = []
     for units in (False, True):

@@ -374,7 +374,9 @@ class Sheet:
         before = self.before[0]
         level = noise_level(before)
         spread = 6 * level if level > 0 else self.scale[1] - self.scale[0]
-        return 0.5 + np.subtract(before, after, dtype=np.float64) / spread
+        with np.errstate(invalid="ignore"):  # infinite in both: returned as it is, so nothing
+            taken = np.subtract(before, after, dtype=np.float64) / spread
+        return 0.5 + np.where(np.isfinite(taken), taken, 0.0)
 
     def display(self, crops: Sequence[Array]) -> tuple[NDArray[np.float64], ...]:
         """Return crops as they are shown."""
