@@ -10,11 +10,13 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jpype
+import leftovers
 import psutil
 import user
 from user import java
@@ -23,8 +25,7 @@ from nrrn_fiji.fiji import installed
 
 OPENED = ("java.base/java.lang", "java.base/java.util", "java.desktop/sun.awt.X11")
 """What Fiji's launcher allows."""
-SHARED_MEMORY = Path("/dev/shm")
-BEFORE = set(SHARED_MEMORY.glob("psm_*"))
+BEFORE = leftovers.shared_memory()
 """What others left there."""
 
 
@@ -85,17 +86,20 @@ def run_macro(app: OrdinaryFiji, text: str) -> str | None:
 
 def worker() -> psutil.Process:
     """Return the Python that the plugin has started."""
-    (found,) = (
-        child
-        for child in psutil.Process().children()
-        if "nrrn_fiji.fiji.worker" in " ".join(child.cmdline())
-    )
-    return found
+    found = []
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):  # Java starts and ends helpers of its own
+            if "nrrn_fiji.fiji.worker" in " ".join(child.cmdline()):
+                found.append(child)
+    (one,) = found
+    return one
 
 
 def shared() -> int:
     """Return how many pieces of memory this session shares in Appose's way."""
-    return len(set(SHARED_MEMORY.glob("psm_*")) - BEFORE)
+    this = psutil.Process()
+    family = [this.pid, *(child.pid for child in this.children(recursive=True))]
+    return len(leftovers.shared_since(BEFORE, family))
 
 
 def said_by_messages() -> str:

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import psutil
 import pytest
 import tifffile
 from conftest import ASKED_FIJI, copied_fiji
+from leftovers import has_ended, shared_memory, shared_since, workers_of
 
 import nrrn_fiji
 from nrrn_fiji.fiji import installed, jvm, ordinary, scripts
@@ -32,6 +32,8 @@ pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="starts Java as on POSIX"),
 ]
 SECONDS = 900
+MARK = "NRRN_TEST_FOLDER"
+"""Tells the Fijis of this session from those of others."""
 FOLDER_MACRO = data_folder("scripts") / "Plugins" / "NRRN" / "Denoise_Folder.ijm"
 # Written for both worlds; every line that it prints is a key and what came of it.
 MACRO = """
@@ -164,7 +166,7 @@ def in_ordinary(folder: Path, text: str, argument: str, work: Path) -> str:
         text=True,
         timeout=SECONDS,
         check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", MARK: str(folder)},
     )
     return done.stdout + done.stderr
 
@@ -181,10 +183,9 @@ def there(
     """The ordinary Fiji."""
     out = tmp_path_factory.mktemp("there")
     argument = f"{stacks},{out},{model},{FOLDER_MACRO}"
-    before = {path.name for path in Path("/dev/shm").glob("psm_*")}
+    before = shared_memory()
     output = in_ordinary(folder, MACRO, argument, out)
-    left = {path.name for path in Path("/dev/shm").glob("psm_*")} - before
-    assert not left  # all shared memory was given back
+    assert not shared_since(before)  # all shared memory was given back
     return World(said_by(output), output, out)
 
 
@@ -251,13 +252,9 @@ def test_an_error_ends_the_macro_with_a_sentence(there: World) -> None:
     assert "at nrrn." not in there.output  # as a line of Java's own traceback begins
 
 
-def test_python_ends_with_fiji(there: World) -> None:
-    left = [
-        process
-        for process in psutil.process_iter(["cmdline"])
-        if "nrrn_fiji.fiji.worker" in str(process.info["cmdline"]) and process.ppid() == 1
-    ]
-    assert not left
+def test_python_ends_with_fiji(there: World, folder: Path) -> None:
+    assert there.said  # which Python had told
+    assert all(has_ended(pid) for pid in workers_of(MARK, str(folder)))
 
 
 def test_a_python_that_is_gone_is_said(

@@ -15,9 +15,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from conftest import copied_fiji
+from leftovers import has_ended
 
 from nrrn_fiji.fiji import jvm, scripts
 
@@ -218,4 +218,4 @@ def test_killed(seen: dict[str, Any]) -> None:
 
 def test_end(seen: dict[str, Any]) -> None:
     assert seen["shared"] == 0
-    assert not psutil.pid_exists(seen["worker"])  # it has ended with Fiji
+    assert has_ended(seen["worker"])  # with Fiji

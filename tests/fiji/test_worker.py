@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 import tifffile
 from appose import SharedMemory
@@ -155,11 +154,8 @@ with remote.LINK.task(task, "c", True):
     assert asked.wait(900)
     file = Path("/dev/shm") / shared[0].name.lstrip("/")
     assert file.exists()
-    (process,) = (
-        child for child in psutil.Process().children() if "fiji.worker" in str(child.cmdline())
-    )
     service.close()  # as when Fiji ends: nobody writes to the worker any more
-    process.wait(900)
+    service.wait_for()
     assert not file.exists()
     shared[0].unlink_on_dispose(False)
     shared[0].close()
