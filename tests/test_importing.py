@@ -165,6 +165,19 @@ def test_an_archive_cannot_write_elsewhere(tmp_path: Path, model: Model) -> None
     assert not list(tmp_path.parent.glob("up.safetensors"))
 
 
+def test_what_macos_puts_beside_a_model_is_no_model(tmp_path: Path, model: Model) -> None:
+    assert model.path is not None
+    content = {"rdf.yaml": b"type: model", "mine.safetensors": model.path.read_bytes()}
+    folder = tmp_path / "package"
+    folder.mkdir()
+    for name, data in {**content, "._mine.safetensors": b"resources"}.items():
+        (folder / name).write_bytes(data)
+    assert take_in(folder, "first").hash == model.hash
+    hidden = {"MACOSX__._mine.safetensors": b"resources"}
+    path = packed(tmp_path / "package.zip", **content, **hidden)
+    assert take_in(path, "second").hash == model.hash
+
+
 def test_packages_of_others_are_refused(tmp_path: Path) -> None:
     for files, message in (
         ({"rdf.yaml": b"", "weights.pt": b""}, "no model file of ours"),

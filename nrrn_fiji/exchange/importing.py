@@ -188,7 +188,7 @@ def model_in_folder(folder: Path) -> Path:
             f"{folder} is a folder without {' or '.join(DESCRIPTIONS)}, so no bioimage.io package: "
             "give a model file, or the folder of a package."
         )
-    return the_model(sorted(folder.glob(f"*{SUFFIX}")), folder)
+    return the_model([file for file in sorted(folder.iterdir()) if is_model(file)], folder)
 
 
 @contextmanager
@@ -196,10 +196,10 @@ def model_in_archive(archive: Path) -> Iterator[Path]:
     """Unpack the model file of a package for a while."""
     try:
         with zipfile.ZipFile(archive) as packed:
-            infos = [info for info in packed.infolist() if info.filename.endswith(SUFFIX)]
-            named = {Path(PurePosixPath(info.filename).name): info for info in infos}
-            chosen = the_model(list(named), archive)
-            info = named[chosen]
+            held = [(Path(PurePosixPath(info.filename).name), info) for info in packed.infolist()]
+            models = [(file, info) for file, info in held if is_model(file)]
+            chosen = the_model([file for file, _ in models], archive)
+            info = models[0][1]
             if info.file_size > LARGEST_MODEL:
                 raise ValueError(
                     f"{archive} holds {chosen} of {info.file_size} bytes, but no model is that "
@@ -216,6 +216,11 @@ def model_in_archive(archive: Path) -> Iterator[Path]:
         file = Path(folder) / chosen
         file.write_bytes(content)
         yield file
+
+
+def is_model(file: Path) -> bool:
+    """Whether a file is called as a model is; macOS puts hidden ones of the same name beside."""
+    return file.suffix == SUFFIX and not file.name.startswith(".")
 
 
 def the_model(found: list[Path], package: Path) -> Path:
