@@ -24,6 +24,7 @@ __all__ = [
     "activate",
     "close_with",
     "enlarge",
+    "help_in_front",
     "mark_as_ours",
     "move_away",
     "move_sliders",
@@ -41,8 +42,8 @@ TABLE_SIZE = (900, 240)
 @cache
 def _icon() -> Any:
     """Return the icon as Java has it, read once."""
-    toolkit = java.JClass("java.awt.Toolkit").getDefaultToolkit()
-    return toolkit.getImage(str(data_folder("scripts") / "icon.png"))
+    # It is read when this returns; by a toolkit's getImage() only later, too late for one dialog.
+    return java.JClass("javax.swing.ImageIcon")(str(data_folder("scripts") / "icon.png")).getImage()
 
 
 def mark_as_ours(window: Any) -> None:
@@ -86,6 +87,34 @@ def close_with(dialog: Any, imp: Any) -> None:
     dialog.removeWindowListener(dialog)
     dialog.addWindowListener(handler.create(closed, imp, "hide", None, "windowClosing"))
     dialog.addWindowListener(dialog)
+
+
+def help_in_front(dialog: Any) -> None:
+    """Have the page that a dialog's button Help opens come to the front.
+
+    For a dialog beside which the user works on: its page is a window that belongs to ImageJ's own,
+    and not every screen puts such a one before those of images.  The dialog has its help already.
+    """
+    # It is heard before the dialog itself hears of the button, and opens its page.
+    dialog.getButtons()[3].addActionListener(_before_help())
+
+
+@cache
+def _before_help() -> Any:
+    """Return what brings pages of help to the front as soon as they are open; one for good."""
+    later = java.JProxy("java.lang.Runnable", {"run": _raise_help})
+    queue = java.JClass("java.awt.EventQueue")
+    return java.JProxy(
+        "java.awt.event.ActionListener",
+        {"actionPerformed": lambda event: queue.invokeLater(later)},
+    )
+
+
+def _raise_help() -> None:
+    page = java.JClass("ij.gui.HTMLDialog")
+    for window in java.JClass("java.awt.Window").getWindows():
+        if isinstance(window, page) and window.isShowing():
+            window.toFront()
 
 
 def show_table(title: str, table: Table) -> Any:

@@ -55,6 +55,13 @@ def models_entry() -> Entry:
                 help="For import; that of the file when left out.",
                 kind=Kind.TEXT,
             ),
+            Option(
+                name="overwrite",
+                label="Overwrite a model of that name",
+                help="For import: replace one of your own in the list.",
+                kind=Kind.FLAG,
+                default=False,
+            ),
         ),
         run=models,
         needs_image=False,
@@ -73,7 +80,9 @@ def models(host: Host, values: dict[str, Any]) -> None:
     elif action == IMPORT:
         if "file" not in values:
             raise ValueError("file is missing: choose the model file to import.")
-        done = import_model(values["file"], values.get("name"))
+        done = import_model(
+            values["file"], values.get("name"), overwrite=values.get("overwrite", False)
+        )
         tell(host, "Models", done.summary.splitlines()[0])
     else:
         show_list(host, list_models())
@@ -135,7 +144,9 @@ def show_help(host: Host, values: dict[str, Any]) -> None:
         for entry in host.entries.values():
             java.JClass("ij.IJ").log(f"{entry.command}: {entry.summary}")
         return
-    mark_as_ours(java.JClass("ij.gui.HTMLDialog")("NRRN Help", help_page(host), False))
+    page = java.JClass("ij.gui.HTMLDialog")("NRRN Help", help_page(host), False)
+    mark_as_ours(page)
+    page.toFront()  # see layout.help_in_front
 
 
 def help_page(host: Host) -> str:

@@ -1,8 +1,9 @@
 """Preview…: the slice that is shown, or the selection in it, denoised as the settings stand.
 
 What is computed is what Denoise Stack… would compute there: neighbours, grey range and surroundings
-of the selection are taken into account.  The preview follows the settings, the slice and the
-selection.  This module must never change the image, and never let work go on that nobody waits for.
+of the selection are taken into account.  The preview follows the settings, the slice, the
+selection, and the image when that is cropped or converted.  This module must never change the
+image, and never let work go on that nobody waits for.
 """
 
 from __future__ import annotations
@@ -27,7 +28,16 @@ from . import java
 from .dialogs import Form, add_note, help_of, watched
 from .entry import Entry, Host, message_of, unused_title
 from .images import volume_of
-from .layout import activate, close_with, mark_as_ours, move_away, put_beside, show, show_alike
+from .layout import (
+    activate,
+    close_with,
+    help_in_front,
+    mark_as_ours,
+    move_away,
+    put_beside,
+    show,
+    show_alike,
+)
 from .training import float_processor
 
 __all__ = ["follow", "preview", "preview_of"]
@@ -139,6 +149,41 @@ def span_of(volume: Volume, channel: int, settings: DenoiseSettings) -> tuple[fl
     return measured.low, measured.high
 
 
+class Stack:
+    """The stack of an image, and its grey ranges as far as they were asked for.
+
+    An image that is cropped, or gets another type, gets another stack: then all is read anew.
+
+    Raises
+    ------
+    ValueError
+        If the image cannot be used.
+    """
+
+    def __init__(self, imp: Any):
+        self._imp = imp
+        self._read()
+
+    def _read(self) -> None:
+        self._stack = self._imp.getStack()
+        self._volume = volume_of(self._imp)
+        self._spans: dict[Any, tuple[float, float]] = {}
+
+    @property
+    def volume(self) -> Volume:
+        """The image as it is now."""
+        if self._imp.getStack() != self._stack:
+            self._read()
+        return self._volume
+
+    def span(self, channel: int, settings: DenoiseSettings) -> tuple[float, float]:
+        """Return the grey values that map to 0 and 1 in a channel; measured once."""
+        volume, key = self.volume, (channel, settings.intensity)
+        if key not in self._spans:
+            self._spans[key] = span_of(volume, channel, settings)
+        return self._spans[key]
+
+
 def where(imp: Any) -> tuple[tuple[int, int, int], tuple[int, int, int, int] | None]:
     """Return the place of the slice that an image shows, and the part that is selected."""
     channel, z, time = (int(n) - 1 for n in imp.convertIndexToPosition(imp.getCurrentSlice()))
@@ -185,28 +230,26 @@ def follow(host: Host, entry: Entry) -> None:
     Its image goes with the dialog, unless the user wants to keep it.
     """
     imp = host.current_image()
-    volume = volume_of(imp)
+    stack = Stack(imp)
     dialog = java.JClass("ij.gui.NonBlockingGenericDialog")("Preview of " + str(imp.getTitle()))
     form = Form(dialog, [option for option in entry.options if not option.expert], {}, imp)
     tell = add_note(dialog, LINES)
     dialog.setOKLabel("Keep Image")
     dialog.setCancelLabel("Close")  # were it hidden, Help would close the dialog
     dialog.addHelp(help_of(entry, FOLLOWS))
+    help_in_front(dialog)
     mark_as_ours(dialog)
-    spans: dict[Any, tuple[float, float]] = {}
     shown = java.JClass("ij.ImagePlus")()  # one for as long as the dialog lives
     close_with(dialog, shown)
 
     def renew(seen: Any, stale: Callable[[], bool]) -> None:
-        (place, area), texts = seen
+        (place, area), _, texts = seen
         try:
             tell("Computing …")
             values = form.parsed(texts)
             settings = find_command("denoise").make_settings(values)
-            key = (place[0], settings.intensity)
-            if key not in spans:
-                spans[key] = span_of(volume, place[0], settings)
-            images, names = preview_of(volume, place, area, values, span=spans[key], stale=stale)
+            span = stack.span(place[0], settings)
+            images, names = preview_of(stack.volume, place, area, values, span=span, stale=stale)
             made = picture(imp, images, names)
             if stale():
                 return
@@ -233,7 +276,7 @@ def follow(host: Host, entry: Entry) -> None:
         except Exception as error:
             tell(message_of(error))
 
-    with watched(lambda: (where(imp), form.texts()), renew):
+    with watched(lambda: (where(imp), imp.getBitDepth(), form.texts()), renew):
         dialog.showDialog()
     if not dialog.wasOKed():  # to ask whether it was cancelled would end a macro
         shown.hide()  # where it came while the dialog closed, or Esc closed that

@@ -179,8 +179,12 @@ def preview() -> dict[str, Any]:
     title = "Preview of front"
 
     def shows(units: int | None, z: int, part: Any = np.s_[:, :]) -> bool:
-        """Whether the preview comes to show that; whole grey values are rounded."""
-        wanted = expected[units][z][part].astype(float)
+        """Whether the preview comes to show that."""
+        return comes_to_show(title, expected[units][z][part])
+
+    def comes_to_show(title: str, image: Any) -> bool:
+        """Whether a preview comes to show an image; whole grey values are rounded."""
+        wanted = image.astype(float)
 
         def look() -> bool:
             got = user.shown_slice(title)
@@ -222,6 +226,16 @@ def preview() -> dict[str, Any]:
     user.wait(lambda: not user.running())
     seen["kept"] = is_open(title) and user.becomes_active(title)
     seen["unchanged"] = bool((user.pixels("front") == before).all())
+    leave_alone(imp)
+    user.choose("Preview...")
+    asked = user.dialog("Preview of front")
+    user.fill(asked, Model="tiny")
+    user.image(title)
+    IJ.run(imp, "Crop", "")  # to the selection
+    cropped = user.pixels("front")
+    seen["cropped"] = comes_to_show(title, nrrn_fiji.denoise(cropped, "tiny")[4])
+    seen["size"] = list(cropped.shape)
+    user.close(asked, "Close")
     return seen
 
 

@@ -134,3 +134,38 @@ def test_a_command_works_on_the_image_that_its_dialog_was_for(
     there.handle("work", None)
     assert worked == [(STACK, {"units": -1})]
     assert there.current_image() is OTHER  # afterwards
+
+
+class Page:
+    """An ``ij.gui.HTMLDialog`` that notes what happens."""
+
+    def __init__(self, happened: list[str], showing: bool = True):
+        self.isShowing = lambda: showing
+        self.toFront = lambda: happened.append("to front")
+
+
+def test_help_comes_to_the_front_when_it_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    happened: list[str] = []
+    pages: list[Any] = [object(), Page(happened, showing=False)]
+    waiting: list[Any] = []
+    classes = {
+        "ij.gui.HTMLDialog": Page,
+        "java.awt.Window": SimpleNamespace(getWindows=lambda: pages),
+        "java.awt.EventQueue": SimpleNamespace(invokeLater=waiting.append),
+    }
+    fake = SimpleNamespace(JClass=classes.__getitem__, JProxy=lambda interface, methods: methods)
+    monkeypatch.setattr(layout, "java", fake)
+    layout._before_help.cache_clear()
+    heard: list[Any] = []
+    buttons = [SimpleNamespace(addActionListener=lambda _: pytest.fail("not Help"))] * 3
+    layout.help_in_front(
+        SimpleNamespace(
+            getButtons=lambda: [*buttons, SimpleNamespace(addActionListener=heard.append)]
+        )
+    )
+    layout._before_help.cache_clear()
+    heard[0]["actionPerformed"](None)  # the dialog hears after us,
+    pages.append(Page(happened))  # and opens its page
+    assert not happened
+    waiting[0]["run"]()
+    assert happened == ["to front"]

@@ -324,6 +324,10 @@ def test_models_are_imported_listed_shown_and_removed(
         app,
         'run("NRRN Models...", "action=list");run("NRRN Models...", "action=show model=mine");',
     )
+    again = f"action=import file=[{model}] name=mine"
+    with pytest.raises(RuntimeError, match="or replace it with the option overwrite"):
+        run(app, f'run("NRRN Models...", "{again}");')
+    run(app, f'run("NRRN Models...", "{again} overwrite");')
     log = capfd.readouterr().out
     assert "installed" in log
     assert "mine: 2 units × 4 maps" in log

@@ -138,6 +138,8 @@ def test_preview(seen: dict[str, Any]) -> None:
     assert seen["gone"]
     assert seen["kept"]
     assert seen["unchanged"]
+    assert seen["cropped"]
+    assert seen["size"] == [5, 25, 30]
 
 
 def test_train(seen: dict[str, Any]) -> None:
