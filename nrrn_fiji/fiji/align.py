@@ -24,6 +24,8 @@ __all__ = ["AlignedImages", "align_entry", "align_image"]
 
 # What a run into files needs; the scans of one slice are in the open stack.
 FILE_OPTIONS = ("sources", "out", "keep", "overwrite", "restart", "per_slice")
+MARGIN = 0.08
+"""Above and below what a plot shows, as a share of that."""
 COLOURS = {"x": "#1f5fa8", "y": "#c2571a"}
 
 
@@ -175,5 +177,7 @@ def shift_plot(title: str, made: AlignedImages) -> Any:
     plot.setLineWidth(1)
     names = [f"{what} {axis}" for axis in "xy" for what in ("along", "left out,")[: 1 + bool(lost)]]
     plot.addLegend("\n".join(names))
-    plot.setLimitsToFit(False)
+    low, high = float(placement.shifts.min()), float(placement.shifts.max())
+    room = MARGIN * ((high - low) or 1.0)  # or circles and crosses at the edges were cut
+    plot.setLimits(0.5, len(made.names) + 0.5, low - room, high + room)
     return plot

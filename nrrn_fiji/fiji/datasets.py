@@ -12,6 +12,7 @@ Sources: ``net.imagej.ImgPlus``, ``net.imagej.axis`` (imagej-common 2.1) and
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import numpy as np
 
 from ..formats.image import Array, ImageMetadata, Volume, VolumeShape
 from . import java
-from .pixels import java_array, pixels_from_java, pixels_to_java
+from .pixels import java_array, java_is_full, pixels_from_java, pixels_to_java
 from .writer import ImageWriter
 
 __all__ = ["ImgPlusVolume", "ImgPlusWriter", "is_img_plus"]
@@ -257,10 +258,7 @@ class ImgPlusWriter(ImageWriter):
             self._img = factory.create(java.JArray(java.JLong)(sizes))
         except java.JException as error:
             if isinstance(error, java.JClass("java.lang.OutOfMemoryError")):
-                raise MemoryError(
-                    f"Java has no memory left for {title!r}. Close images, write the result to a "
-                    "file, or start with more memory for Java (--memory)."
-                ) from error
+                raise java_is_full(math.prod(sizes) * dtype.itemsize) from error
             raise
         self._sizes = sizes
 

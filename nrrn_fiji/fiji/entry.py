@@ -15,6 +15,7 @@ from ..commands import Command, Option
 from ..sentences import sentence
 from . import java
 from .jvm import ImageJ
+from .pixels import more_memory
 from .tasks import ImageJProgress
 from .texts import as_in_fiji
 
@@ -174,7 +175,7 @@ def message_of(error: BaseException) -> str:
     """Return the sentence that a user reads, whichever side the error came from."""
     if isinstance(error, java.JException):
         if isinstance(error, java.JClass("java.lang.OutOfMemoryError")):
-            return "Java's memory is full: close images, or give Java more memory (--memory)."
+            return f"Java's memory is full: close images, or give Java more ({more_memory()})."
         return f"{error.message() or error}"
     return as_in_fiji(sentence(error))
 

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from ..commands import Kind, Option
 from ..metrics import Spread
 from ..noise_statistics import noise_level
+from ..reports import readable_number
 from . import java
 from .dialogs import OpenImage
 from .entry import Entry, Host, message_of, unused_title
@@ -288,8 +289,13 @@ def box_plot(found: Sequence[Measured]) -> Any:
         plot.setJustification(java.JClass("ij.gui.Plot").CENTER)
         # Text is placed in the frame, from 0 to 1 along x, down from the top along y.
         centre = (number + 0.5) / len(found)
-        plot.addLabel(centre, 0.05, f"IQR {one.iqr:.4g}\nSD {one.deviation:.4g}")
+        plot.addLabel(centre, 0.05, spread_in_words(one))
     return plot
+
+
+def spread_in_words(one: Measured) -> str:
+    """Return what stands above a box; as numbers are written everywhere."""
+    return f"IQR {readable_number(one.iqr)}\nSD {readable_number(one.deviation)}"
 
 
 def profile_plot(found: Sequence[Measured]) -> Any:

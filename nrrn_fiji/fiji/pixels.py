@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from ..formats.image import Array
+from ..outputs.checks import readable_size
 from . import java
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "java_array",
     "java_arrays",
     "java_is_full",
+    "more_memory",
     "pixels_from_java",
     "pixels_to_java",
 ]
@@ -206,7 +208,12 @@ def java_is_full(size: int) -> MemoryError:
     """Return the error for a result that Java has no room for; its message is a sentence."""
     most = java.JClass("java.lang.Runtime").getRuntime().maxMemory()
     return MemoryError(
-        f"Java has no {size / 1e6:.4g} MB left for the result (all of Java may take "
-        f"{most / 1e6:.4g} MB). Close images, write the result to a file, or start with more "
-        "memory for Java (--memory)."
+        f"Java has no {readable_size(size)} left for the result (all of Java may take "
+        f"{readable_size(most)}). Close images, write the result to a file, or give Java more "
+        f"memory ({more_memory()})."
     )
+
+
+def more_memory() -> str:
+    """Return where a user gives Java more memory: that depends on who has started Fiji."""
+    return "Edit > Options > Memory & Threads..." if java.is_remote() else "--memory"

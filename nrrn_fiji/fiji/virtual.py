@@ -29,6 +29,7 @@ from ..outputs.partial import NO_SPACE, free_space, readable_size
 from ..volumes import create_volume
 from . import java
 from .images import ImagePlusVolume, dress
+from .pixels import more_memory
 from .writer import ImageWriter
 
 __all__ = ["VirtualWriter", "folder_for"]
@@ -123,7 +124,7 @@ class VirtualWriter(ImageWriter):
             full = OSError(
                 f"The folder {self.path.parent} has no room for {self.path.name}, which needs "
                 f"{readable_size(size)}, and Java's memory has none either; every image is as it "
-                "was. Make room there, close images, or give Java more memory (--memory)."
+                f"was. Make room there, close images, or give Java more memory ({more_memory()})."
             )
             full.errno = errno.ENOSPC
             raise full from error

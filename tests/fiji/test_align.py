@@ -106,6 +106,9 @@ def test_the_plot_shows_the_shifts(app: jvm.ImageJ, java: Any, scans: Path) -> N
     assert list(data[0]) == [1, 2, 3, 4]
     np.testing.assert_allclose(list(data[1]), [x for _, x in SHIFTS], atol=0.2)
     np.testing.assert_array_equal(pixels(imp), before)
+    left, right, bottom, top = plot.getLimits()
+    assert left < 1 and right > 5  # no mark is cut by the frame
+    assert bottom < made.placement.shifts.min() and top > made.placement.shifts.max()
 
 
 def test_scans_that_drifted_are_told_of_before_they_are_denoised(

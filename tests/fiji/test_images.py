@@ -408,5 +408,5 @@ def test_java_full_is_said_before_it_is(java: Any) -> None:
     virtual = java("ij.VirtualStack")(20000, 20000, 20)  # 8 GB of nothing
     virtual.setBitDepth(8)
     volume = volume_of(java("ij.ImagePlus")("huge", virtual))
-    with pytest.raises(MemoryError, match=r"no 8000 MB left.*write the result to a file"):
+    with pytest.raises(MemoryError, match=r"no 8\.0 GB left.*write the result to a file"):
         ImagePlusWriter(volume, title="x")

@@ -230,6 +230,15 @@ def test_two_images_side_by_side_with_plots(app: jvm.ImageJ, java: Any, tmp_path
         assert file.stat().st_size > 2000
 
 
+def test_numbers_above_a_box_are_written_as_everywhere() -> None:
+    from nrrn_fiji.fiji.measure import Measured, spread_in_words
+
+    values = np.array([0.0, 1234567.0, 2469134.0])
+    about = {"title": "a", "place": "slice 1", "selection": "line", "level": 1.0}
+    words = spread_in_words(Measured(values=values, **about))
+    assert words == "IQR 1230000\nSD 1230000"
+
+
 @pytest.mark.parametrize(
     ("before", "options", "message"),
     [
