@@ -11,6 +11,9 @@ import org.apposed.appose.SharedMemory
  */
 class Objects {
 
+	/** Begins the name of a context that no thread of Java waits for; see context in nrrn_fiji/fiji/remote.py. */
+	private static final String OTHER_THREAD = "thread "
+
 	private final Map<Object, Long> numbers = new IdentityHashMap<>()
 	private final Map<Long, Object> objects = new HashMap<>()
 	private final Map<Long, Integer> counts = new HashMap<>()
@@ -123,6 +126,11 @@ class Objects {
 	synchronized void free(String context) {
 		memories.remove(context)?.values()?.each { it.close() }
 		undos.remove(context)
+	}
+
+	/** Gives back the memory of those threads of Python that no command waits for. */
+	synchronized void freeOthers() {
+		memories.keySet().findAll { it.startsWith(OTHER_THREAD) }.each { free(it) }
 	}
 
 	// --- what Python would have undone itself

@@ -20,6 +20,7 @@ class Python {
 	private static final String IMPORT = "from nrrn_fiji.fiji import worker\n"
 	private static final long LOOK_FOR_ESC = 100 // milliseconds
 	private static final int LINES_OF_ITS_END = 3
+	private static final int SECONDS_TO_COPY = 5
 
 	private static final ThreadLocal<String> WAITING = new ThreadLocal<>()
 	private static Python python
@@ -136,8 +137,11 @@ class Python {
 			}
 		}
 		finally {
-			if (!done)
+			if (!done) {
 				objects.undo(context)
+				if (!service.alive)
+					end()
+			}
 			if (outermost) {
 				objects.free(context)
 				WAITING.remove()
@@ -174,9 +178,13 @@ class Python {
 			"The next command starts it anew." + (end ? "\n" + end : "")
 	}
 
+	/** Lets go of a Python that has ended, and of all that its other threads held. */
 	private void end() {
-		others.shutdownNow()
 		service.kill()
+		others.shutdown()
+		// What copies at this moment must not lose its memory.
+		if (others.awaitTermination(SECONDS_TO_COPY, TimeUnit.SECONDS))
+			objects.freeOthers()
 	}
 
 	private static String last(String error) {
