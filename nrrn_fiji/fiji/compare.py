@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from ..formats.image import parse_provenance
@@ -146,58 +147,37 @@ def view_of(imp: Any) -> View | None:
     )
 
 
-def show_view(imp: Any, now: View, view: View) -> tuple[View, bool]:
-    """Make a window show the same as another one, as far as its image allows.
-
-    Parameters
-    ----------
-    imp
-        The image of the window.
-    now
-        What it shows.
-    view
-        What it shall show.
-
-    Returns
-    -------
-    view, laid_out
-        What it shows then, and whether more than the slice had to change: Java may then still lay
-        the window out anew.
-    """
-    position = now.position
-    if view.position != now.position:
-        counts = (imp.getNChannels(), imp.getNSlices(), imp.getNFrames())
-        channel, z, time = (min(n, int(m)) for n, m in zip(view.position, counts, strict=True))
-        position = channel, z, time
-        if imp.isHyperStack():
-            imp.setPosition(*position)
-        else:
-            imp.setSlice(imp.getStackIndex(*position))
-    laid_out = view[1:] != now[1:]
-    if laid_out and (canvas := imp.getCanvas()) is not None:
-        if view.size != now.size:
-            canvas.setSize(*view.size)
-            imp.getWindow().pack()
-        # This sets a magnification of its own, so that comes last.
-        canvas.setSourceRect(java.JClass("java.awt.Rectangle")(*view.part))
-        canvas.setMagnification(view.magnification)
-        canvas.repaint()
-    return now._replace(position=position), laid_out
+def show_position(imp: Any, position: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Let an image show a channel, slice and time point as far as it has them; return which."""
+    counts = (imp.getNChannels(), imp.getNSlices(), imp.getNFrames())
+    channel, z, time = (min(n, int(m)) for n, m in zip(position, counts, strict=True))
+    if imp.isHyperStack():
+        imp.setPosition(channel, z, time)
+    else:
+        imp.setSlice(imp.getStackIndex(channel, z, time))
+    return channel, z, time
 
 
-def moved(now: View, before: View | None, *, laid_out: bool) -> bool:
-    """Whether a user moved to another slice or zoomed since a window was looked at before.
-
-    What Java does to a window that was ``laid_out`` since then is nobody's wish; a position other
-    than the one that it was given is.
-    """
-    if before is None or now.position != before.position:
-        return True
-    return not laid_out and now != before
+def show_part(imp: Any, now: View, view: View) -> None:
+    """Let a window, which shows ``now``, show the same part as large as another one does."""
+    window, canvas = imp.getWindow(), imp.getCanvas()
+    if window is None or canvas is None:
+        return
+    if view.size != now.size:
+        canvas.setSize(*view.size)
+        window.pack()
+    # This sets a magnification of its own, so that comes last.
+    canvas.setSourceRect(java.JClass("java.awt.Rectangle")(*view.part))
+    canvas.setMagnification(view.magnification)
+    canvas.repaint()
 
 
 def link(first: Any, second: Any) -> None:
-    """Let each image follow the other until one of them is closed; the first one leads at first."""
+    """Let each image follow the other until one of them is closed; the first one leads at first.
+
+    Slices and zoom are followed each by itself: Java may lay a window out anew at any time, also
+    while the user leafs through the other one.
+    """
     images = (first, second)
     seen: list[View | None] = [None, None]
     laid_out = [False, False]
@@ -206,10 +186,27 @@ def link(first: Any, second: Any) -> None:
         views = [view for view in map(view_of, images) if view is not None]
         if len(views) < len(images):
             return
-        wishes = [moved(views[n], seen[n], laid_out=laid_out[n]) for n in (0, 1)]
+        zoomed = leader(
+            # What Java does to a window that was laid out just now is nobody's wish.
+            not laid_out[n] and view[1:] != (before and before[1:])
+            for n, (view, before) in enumerate(zip(views, seen, strict=True))
+        )
+        leafed = leader(
+            view.position != (before and before.position)
+            for view, before in zip(views, seen, strict=True)
+        )
         seen, laid_out = [*views], [False, False]
-        if any(wishes):
-            leader = wishes.index(True)
-            other = 1 - leader
-            seen[other], laid_out[other] = show_view(images[other], views[other], views[leader])
+        if leafed is not None and views[0].position != views[1].position:
+            other = 1 - leafed
+            shown = show_position(images[other], views[leafed].position)
+            seen[other] = views[other]._replace(position=shown)
+        if zoomed is not None and views[0][1:] != views[1][1:]:
+            other = 1 - zoomed
+            show_part(images[other], views[other], views[zoomed])
+            laid_out[other] = True
         pause.wait(SECONDS_BETWEEN_LOOKS)
+
+
+def leader(moved: Iterable[bool]) -> int | None:
+    """Return which of the two images leads, the first one if both moved; None if none did."""
+    return next((number for number, yes in enumerate(moved) if yes), None)
