@@ -5,10 +5,12 @@ This module must never choose anything: what it tells of was decided by the sett
 
 from __future__ import annotations
 
+import numpy as np
+
 from .denoising import estimate_seconds, make_plan
-from .device import choose_device, describe
+from .device import INSTALL_NUMBA, choose_device, describe, wants_numba
 from .models import DEFAULT_MODEL, Model, known_models, load_model
-from .plan import CPU_SLAB_WORK, Plan
+from .plan import CPU_SLAB_WORK, FEWEST_INT8_MAPS, Plan
 from .reports import readable_time
 from .settings import DenoiseSettings
 
@@ -40,14 +42,19 @@ def chosen(model: Model, plan: Plan, settings: DenoiseSettings, where: str = "")
         device = f"{device[:-1]}; {why})" if device.endswith(")") else f"{device} ({why})"
     precision = plan.precision
     if settings.precision is None:
-        why = (
-            "exact"
-            if plan.precision == "fp32"
-            else "fast here, and fine enough for 8-bit grey values"
-        )
-        precision += f" ({why})"
+        precision += f" ({why_precision(model, plan, where)})"
     slabs = f"slabs of {plan.slab} slices" if plan.slab > 1 else "slice by slice"
     return f"Using {name} on {device} in {precision}, tiles of {plan.tile} px, {slabs}."
+
+
+def why_precision(model: Model, plan: Plan, where: str) -> str:
+    """Return why a precision was chosen, and how to make 8-bit images quicker here."""
+    if plan.precision != "fp32":
+        return "fast here, and fine enough for 8-bit grey values"
+    would_pay = np.dtype(plan.dtype).itemsize == 1 and model.maps >= FEWEST_INT8_MAPS
+    if not where and would_pay and wants_numba(choose_device(plan.device)):
+        return f"exact; {INSTALL_NUMBA} makes 8-bit images two to three times as fast here"
+    return "exact"
 
 
 def faster_model(model: Model, plan: Plan, settings: DenoiseSettings, slices: int) -> str:

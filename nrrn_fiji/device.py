@@ -16,6 +16,7 @@ import torch
 from .settings import PRECISIONS
 
 __all__ = [
+    "INSTALL_NUMBA",
     "TORCH_DTYPES",
     "bf16_is_fast",
     "check_int8",
@@ -26,9 +27,12 @@ __all__ = [
     "is_out_of_memory",
     "missing_for_int8",
     "release_memory",
+    "wants_numba",
 ]
 
 TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+INSTALL_NUMBA = "python -m pip install numba"
 
 OUT_OF_MEMORY = (
     "out of memory",
@@ -103,8 +107,13 @@ def missing_for_int8(device: torch.device) -> str | None:
     if not hasattr(torch.ops.onednn, "qconv2d_pointwise"):
         return "a version of torch with oneDNN"
     if find_spec("numba") is None:
-        return "Numba (pip install 'nrrn-fiji[fast]')"
+        return f"Numba ({INSTALL_NUMBA})"
     return None
+
+
+def wants_numba(device: torch.device) -> bool:
+    """Whether nothing but Numba is missing for 8-bit convolutions on ``device``."""
+    return missing_for_int8(device) == f"Numba ({INSTALL_NUMBA})"
 
 
 def check_int8(device: torch.device) -> None:

@@ -20,7 +20,15 @@ from .network import NRRN, receptive_radius
 from .settings import DenoiseSettings, size_in_bytes
 from .tiles import check_tile, tile_bytes, window_size, windows
 
-__all__ = ["CPU_TILE", "FEWEST_SLICES", "MOST_CPU_MEMORY", "SMALLEST_TILE", "Plan", "make_plan"]
+__all__ = [
+    "CPU_TILE",
+    "FEWEST_INT8_MAPS",
+    "FEWEST_SLICES",
+    "MOST_CPU_MEMORY",
+    "SMALLEST_TILE",
+    "Plan",
+    "make_plan",
+]
 
 MOST_CPU_MEMORY = 2 * 2**30
 """Bytes; more makes nothing faster on a CPU."""

@@ -10,7 +10,7 @@ import pytest
 import tifffile
 import torch
 
-from nrrn_fiji import choices
+from nrrn_fiji import choices, device
 from nrrn_fiji.choices import FASTER_MODEL, chosen, faster_model
 from nrrn_fiji.cli import main
 from nrrn_fiji.models import DEFAULT_MODEL, Model, load_model, save_model
@@ -69,6 +69,22 @@ def test_choices_come_with_their_reasons(model: Model) -> None:
     assert "found" not in bound and " in fp32, tiles of 160 px" in bound
     away = chosen(model, plan, DenoiseSettings(), "2 workers (cpu, cpu)")
     assert " on 2 workers (cpu, cpu) in " in away
+
+
+def test_a_quicker_precision_that_waits_for_numba_is_named(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: True, raising=False)
+    monkeypatch.setattr(device, "find_spec", lambda name: None)
+    told = chosen(model, plan_of(model, edge=200), DenoiseSettings())
+    assert "in fp32 (exact; python -m pip install numba makes 8-bit images" in told
+    deep = make_plan((5, 200, 200), np.uint16, model.network, WHOLE, (0, 65535))
+    assert "in fp32 (exact), tiles" in chosen(model, deep, DenoiseSettings())
+    asked = DenoiseSettings(device="cpu", precision="fp32")
+    assert "numba" not in chosen(model, plan_of(model, asked, edge=200), asked)
+    assert "numba" not in chosen(model, plan_of(model, edge=200), DenoiseSettings(), "2 workers")
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False, raising=False)
+    assert "numba" not in chosen(model, plan_of(model, edge=200), DenoiseSettings())
 
 
 def test_a_run_says_what_it_chose(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

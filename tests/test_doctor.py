@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from nrrn_fiji import __version__, cli
+from nrrn_fiji import __version__, cli, device
 from nrrn_fiji.fiji import installed, ordinary
 from nrrn_fiji.models import DEFAULT_MODEL
 from nrrn_fiji.terminal import doctor
@@ -52,6 +53,26 @@ def test_without_java_and_fiji_stacks_can_be_denoised_all_the_same(
     assert "--fiji DIR" in found["Fiji"][0]["advice"]
     assert found["Java"][0]["state"] == "missing"
     assert "Install Java 17".lower() in found["Java"][0]["advice"].lower()
+
+
+@pytest.mark.parametrize(
+    ("vnni", "numba", "state", "words"),
+    [
+        (True, True, "ok", "ready"),
+        (True, False, "missing", "for want of Numba not used"),
+        (False, False, "ok", "needs a processor with AVX-512 VNNI"),
+    ],
+)
+def test_a_processor_that_could_be_quicker_is_told_how(
+    bare: Path, capsys: pytest.CaptureFixture[str], monkeypatch, vnni, numba, state, words
+) -> None:
+    monkeypatch.setattr(device, "choose_device", lambda name: torch.device("cpu"))
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: vnni, raising=False)
+    monkeypatch.setattr(device, "find_spec", lambda name: numba or None)
+    _, found, _ = run(capsys)
+    (finding,) = found["8-bit arithmetic"]
+    assert (finding["state"], finding["found"]) == (state, words)
+    assert ("python -m pip install numba" in finding["advice"]) == (state == "missing")
 
 
 def test_a_fiji_folder_is_named_with_its_imagej(
