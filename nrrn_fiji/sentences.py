@@ -9,7 +9,7 @@ import re
 
 from .progress import Cancelled
 
-__all__ = ["as_typed", "sentence"]
+__all__ = ["REPORT_IT", "as_typed", "sentence"]
 
 EXPECTED = (
     Cancelled,
@@ -24,6 +24,10 @@ EXPECTED = (
 """What people are meant to read; anything else is a fault of ours and says so."""
 
 
+REPORT_IT = "Run the command again with --debug, and please report what it shows."
+"""Ends the sentence of a fault of ours."""
+
+
 def sentence(error: BaseException) -> str:
     """Return what a user should read instead of a traceback."""
     if isinstance(error, KeyboardInterrupt):
@@ -36,10 +40,7 @@ def sentence(error: BaseException) -> str:
     text = as_typed(" ".join(str(error).split()))
     if isinstance(error, EXPECTED) and not isinstance(error, ModuleNotFoundError) and text:
         return text
-    return (
-        f"Something happened that should not: {type(error).__name__}: {text} Run the command again "
-        "with --debug, and please report what it shows."
-    )
+    return f"Something happened that should not: {type(error).__name__}: {text} {REPORT_IT}"
 
 
 # An option with its value, and the same for Python: --restart (restart=True).

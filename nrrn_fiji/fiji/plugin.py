@@ -4,14 +4,16 @@ ImageJ runs plugins that are Java classes.  One small class, made when ImageJ ru
 is asked for to Python; the commands, their options and their help come from the command table.
 Macros, the Recorder and batch mode then behave as with any plugin.
 
-This module must never let a Python error reach a user as a traceback, never leave an image locked,
-and never open a dialog in a macro that gives options.
+This module must never let a Python error reach a user as a traceback (that of a fault of ours goes
+into the Log, to be reported), never leave an image locked, and never open a dialog in a macro that
+gives options.
 
 Sources: ``ij.plugin.PlugIn``, ``ij.Macro`` and ``ij.Menus`` of ImageJ 1.54p.
 """
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -21,7 +23,7 @@ from . import java
 from .entry import Entry, Host, message_of
 from .jvm import ImageJ
 from .macro_options import parse_macro_options
-from .texts import DIALOG_LETTERS, in_lines
+from .texts import DIALOG_LETTERS, SEE_THE_LOG, in_lines
 
 __all__ = ["Plugin", "add_menu", "add_to_search", "adopt", "install"]
 
@@ -70,6 +72,8 @@ class Plugin(Host):
                 return
             # Inside a macro this aborts it, by an exception that goes on through here.
             said = message_of(error)
+            if said.endswith(SEE_THE_LOG):
+                java.JClass("ij.IJ").log("".join(traceback.format_exception(error)))
             if not self.app.headless:
                 said = in_lines(said, DIALOG_LETTERS)
             java.JClass("ij.IJ").error(title, said)

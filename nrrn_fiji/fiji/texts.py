@@ -9,7 +9,17 @@ from __future__ import annotations
 import re
 import textwrap
 
-__all__ = ["DIALOG_LETTERS", "INDENT", "LOG_LETTERS", "as_in_fiji", "exactly", "in_lines"]
+from ..sentences import REPORT_IT
+
+__all__ = [
+    "DIALOG_LETTERS",
+    "INDENT",
+    "LOG_LETTERS",
+    "SEE_THE_LOG",
+    "as_in_fiji",
+    "exactly",
+    "in_lines",
+]
 
 LOG_LETTERS = 100
 """In a line of the window Log, and of other windows of text."""
@@ -55,6 +65,8 @@ def exactly(text: str, letters: int, count: int) -> str:
     return "\n".join(lines + [" "] * (count - len(lines)))
 
 
+SEE_THE_LOG = "Please report what the window Log shows of it."
+"""Ends the sentence of a fault of ours, in place of what it says at a terminal."""
 OF_COMMAND_LINE = {
     "overwrite": "overwrite",
     "restart": "restart",
@@ -82,4 +94,4 @@ def as_in_fiji(text: str) -> str:
         value = f"={found[2]}" if found[2] else ""
         return f"the option {OF_COMMAND_LINE[found[1]]}{value}"
 
-    return SPELT.sub(option, text)
+    return SPELT.sub(option, text).replace(REPORT_IT, SEE_THE_LOG)

@@ -254,6 +254,22 @@ def test_a_macro_with_an_unknown_key_or_model(
     assert pixels(source).any()
 
 
+def test_a_fault_of_ours_is_said_and_its_traceback_is_in_the_log(
+    app: jvm.ImageJ, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from nrrn_fiji.fiji import jobs
+
+    def fail(*given: Any, **more: Any) -> Any:
+        raise KeyError("nobody thought of that")
+
+    monkeypatch.setattr(jobs, "denoise_image", fail)
+    with pytest.raises(RuntimeError, match=r"should not: KeyError: 'nobody.*window Log") as caught:
+        run(app, f'{NEW} run("Denoise Stack...", "units=1");')
+    assert "--debug" not in str(caught.value)
+    log = capfd.readouterr().out  # without a screen ImageJ's log is the standard output
+    assert "Traceback" in log and "raise KeyError" in log
+
+
 def test_java_that_is_full_is_said(app: jvm.ImageJ, java: Any) -> None:
     from nrrn_fiji.fiji.entry import message_of
 
