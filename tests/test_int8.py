@@ -206,6 +206,25 @@ def test_all_strips_have_ended_when_one_fails():
     assert len(shared.bounds) == 8 and sorted(ended) == list(range(1, 8))
 
 
+def test_a_system_without_further_threads_leaves_none_waiting(monkeypatch):
+    present, start = set(threading.enumerate()), threading.Thread.start
+    used = torch.get_num_threads()
+
+    def only_one(thread: threading.Thread) -> None:
+        if set(threading.enumerate()) - present:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", only_one)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        strips.Threads().pool(2)
+    gc.collect()
+    for thread in set(threading.enumerate()) - present:
+        thread.join(timeout=60)
+        assert not thread.is_alive()
+    assert torch.get_num_threads() == used
+
+
 def test_threads_end_with_their_engine(monkeypatch):
     monkeypatch.setattr(strips, "STRIP", 19 * 8 * 2)
     before, here, _ = three((1, 1, 23, 19))

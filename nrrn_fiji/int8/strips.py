@@ -36,11 +36,15 @@ class Threads:
         """Return ``count`` threads; all of them have been started."""
         if self._pool is None or self._count != count:
             everywhere = torch.get_num_threads()
-            self._count, self._pool = count, ThreadPoolExecutor(count, initializer=compute_alone)
+            pool = ThreadPoolExecutor(count, initializer=compute_alone)
             started = Barrier(count)
-            wait([self._pool.submit(started.wait) for _ in range(count)])
-            # Their own number has become that of threads to come, too.
-            torch.set_num_threads(everywhere)
+            try:
+                wait([pool.submit(started.wait) for _ in range(count)])
+            finally:
+                started.abort()  # if the system gives no further thread, the others wait no more
+                # Their own number has become that of threads to come, too.
+                torch.set_num_threads(everywhere)
+            self._count, self._pool = count, pool
         return self._pool
 
 
