@@ -103,7 +103,7 @@ def main() -> None:
     )
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--slices", type=int, default=12, help="that the engine denoises at most")
+    parser.add_argument("--slices", type=int, default=32, help="that the engine denoises at most")
     parser.add_argument("--plain-slices", type=int, default=1)
     parser.add_argument("--fast", help="precision; what the machine would take when left out")
     args = parser.parse_args()

@@ -17,7 +17,7 @@ from .settings import DenoiseSettings
 __all__ = ["FASTER_MODEL", "chosen", "faster_model"]
 
 FASTER_MODEL = f"{DEFAULT_MODEL}-fast"
-LONG_WORK = 40 * CPU_SLAB_WORK
+LONG_WORK = 10 * CPU_SLAB_WORK
 """Pixels × units × maps² that take a CPU of two cores about 20 minutes."""
 
 
