@@ -137,10 +137,10 @@ def screen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             stderr=subprocess.DEVNULL,
         )
     try:
-        while not (display := number.read_text().strip()):  # it writes that when it is ready
+        while not (display := number.read_text()).endswith("\n"):  # written when it is ready
             assert server.poll() is None, "Xvfb has ended."
             time.sleep(0.1)
-        yield f":{display}"
+        yield f":{display.strip()}"
     finally:
         server.terminate()
         server.wait()
