@@ -58,7 +58,7 @@ CPU_SLAB_WORK = 3 << 34
 one slab; the neighbours that two slabs share are computed twice, which costs a fifth of the time
 with slabs of 4 slices and a tenth with 8."""
 MOST_SLICES, FEWEST_SLICES = 32, 4
-PLANNED = 0.5
+PLANNED = 0.45
 """Share of the memory that a user allows which slabs and tiles may take.  The rest is for what
 file libraries decode and encode, and for what is freed and not given back to the system at once
 (benchmarks/memory_depth.py measures what is really taken)."""
@@ -148,7 +148,7 @@ def make_plan(
     intensity
         Grey values that map to 0 and 1, from :func:`nrrn_fiji.intensity.grey_range`.
     memory
-        Budget in bytes of slabs and tiles alone; when left out half of ``settings.memory``, or
+        Budget in bytes of slabs and tiles alone; when left out 45 % of ``settings.memory``, or
         without that a quarter of the free memory, at most 2 GiB (a GPU's tiles have 60 % of its
         free memory in addition).
     model_hash
