@@ -11,7 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-__all__ = ["Report", "Reportable", "Table", "as_json", "readable_number", "readable_time"]
+__all__ = [
+    "Report",
+    "Reportable",
+    "Table",
+    "as_json",
+    "counted",
+    "readable_number",
+    "readable_time",
+]
 
 
 class Table(NamedTuple):
@@ -80,6 +88,15 @@ def readable_number(value: float, digits: int = 3, *, sign: bool = False) -> str
         return text
     decimals = max(0, digits - 1 - int(text.partition("e")[2]))
     return f"{float(text):{'+' if sign else ''}.{decimals}f}"
+
+
+def counted(number: int, what: str) -> str:
+    """Return a number of things, whose plural is made with an s.
+
+    >>> counted(1, "unit"), counted(4, "unit")
+    ('1 unit', '4 units')
+    """
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def as_json(value: Any) -> Any:

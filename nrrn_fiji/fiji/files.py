@@ -12,7 +12,7 @@ from typing import Any
 
 from ..commands import Option, find_command
 from ..progress import Cancelled
-from ..reports import readable_time
+from ..reports import counted, readable_time
 from . import java
 from .entry import Entry, Host, options_of
 
@@ -71,6 +71,6 @@ def what_would_be_done(imp: Any, values: dict[str, Any]) -> str:
     command = find_command("denoise")
     plan: Any = command.call(values, plan=True)
     out, _ = plan.outputs["image"]
-    slices = "1 slice" if plan.slices == 1 else f"{plan.slices} slices"
+    slices = counted(plan.slices, "slice")
     device = plan.plans[0].device
     return f"About {readable_time(plan.seconds)} for {slices} ({device}), into {out}"

@@ -120,10 +120,16 @@ def _raise_help() -> None:
 def show_table(title: str, table: Table) -> Any:
     """Show a table in a window of columns, from which lines can be copied; return the window."""
     rows = "\n".join("\t".join(row) for row in table.rows)
-    titles = "\t".join(title[:1].upper() + title[1:] for title in table.header)
+    titles = "\t".join(map(as_title, table.header))
     window = java.JClass("ij.text.TextWindow")(title, titles, rows, *TABLE_SIZE)
     mark_as_ours(window)
     return window
+
+
+def as_title(text: str) -> str:
+    """Return the title of a column: words begin with a capital, units (s, px) do not."""
+    unit = len(text.split(" ")[0]) <= len("px")
+    return text if unit else text[:1].upper() + text[1:]
 
 
 def put_beside(made: Any, imp: Any, *, over: bool = False) -> None:

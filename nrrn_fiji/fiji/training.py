@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from ..commands import Kind, Option, find_command
 from ..models import install_model, known_models, user_models_dir
 from ..progress import Cancelled
-from ..reports import readable_time
+from ..reports import counted, readable_time
 from ..settings import TrainSettings
 from . import java
 from .entry import Entry, Host, options_of, unused_title
@@ -96,8 +96,9 @@ def time_needed(imp: Any, values: dict[str, Any]) -> str:
     resolved = with_defaults(settings, parent)
     check_name(values.get("name") or free_name(volume_of(imp).name), values.get("overwrite", False))
     seconds = seconds_per_step(resolved)
-    units = "1 unit" if resolved.units == 1 else f"{resolved.units} units"
-    how = f"{resolved.objective} objective, {units} x {resolved.maps} maps"
+    assert resolved.units is not None and resolved.maps is not None
+    size = f"{counted(resolved.units, 'unit')} x {counted(resolved.maps, 'map')}"
+    how = f"{resolved.objective} objective, {size}"
     if resolved.minutes is not None:
         steps = max(round(60 * resolved.minutes / seconds), 1)
         length = f"{resolved.minutes:g} min, about {two_digits(steps)} steps"

@@ -19,7 +19,7 @@ from ..models import (
     shipped_models_dir,
     user_models_dir,
 )
-from ..reports import Report, Table
+from ..reports import Report, Table, counted
 from ..training_facts import in_nanometres, psnr_by_noise, training_in_words, units_were_added
 
 __all__ = [
@@ -215,8 +215,8 @@ def size_of(entry: ModelEntry) -> str:
 
 def size_in_words(model: Model) -> str:
     """Return "4 units × 64 maps"."""
-    units = "1 unit" if model.units == 1 else f"{model.units} units"
-    return f"{units} × {model.maps} maps{', edge variant' if model.edge else ''}"
+    size = f"{counted(model.units, 'unit')} × {counted(model.maps, 'map')}"
+    return f"{size}{', edge variant' if model.edge else ''}"
 
 
 def all_mappings(values: list[Any]) -> bool:

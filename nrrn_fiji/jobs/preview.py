@@ -26,7 +26,7 @@ from ..network import receptive_radius
 from ..noise_statistics import noise_level
 from ..outputs.checks import checked_output
 from ..progress import Cancelled, NoProgress, Progress
-from ..reports import Report, Table, readable_number, readable_time
+from ..reports import Report, Table, counted, readable_number, readable_time
 from ..settings import DenoiseSettings, PreviewSettings, TrainSettings
 from ..training_facts import units_were_added
 from ..volumes import StackSource, Volume, open_volume
@@ -346,7 +346,7 @@ class Sheet:
         shares = [1 - b / a for a, b in zip(noise, left, strict=True) if a > 0 and b >= 0]
         removed = max(0.0, float(np.median(shares))) if shares else None
         whole = seconds * self.stack.shape[0] * self.volume.shape.t * self.volume.shape.c
-        lines = [f"{network.units} units × {network.maps} maps"]
+        lines = [f"{counted(network.units, 'unit')} × {counted(network.maps, 'map')}"]
         command = self.command(choice)
         name = choice.model.name
         if units is not None:

@@ -23,6 +23,7 @@ from nrrn_fiji.models import Model, load_model
 from nrrn_fiji.network import NRRN
 from nrrn_fiji.noise_statistics import noise_correlation
 from nrrn_fiji.progress import Progress
+from nrrn_fiji.reports import counted
 from nrrn_fiji.settings import SMALLEST_CROP, TrainSettings
 from nrrn_fiji.stack_checks import warn
 from nrrn_fiji.training_data import fingerprint, read_stacks
@@ -101,7 +102,8 @@ class Job:
         return (
             f"Training {by}on {describe(torch.device(s.device or 'cpu'))} in {s.precision}: "
             f"{s.objective} objective{f' ({noise})' if noise else ''}, {start}, "
-            f"{self.network.units} units x {self.network.maps} maps, crops of {s.crop} px, "
+            f"{counted(self.network.units, 'unit')} x {counted(self.network.maps, 'map')}, "
+            f"crops of {s.crop} px, "
             f"batches of {s.batch}, {length}, learning rate {s.rate:g} ({s.schedule})."
         )
 

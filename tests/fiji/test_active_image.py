@@ -169,3 +169,8 @@ def test_help_comes_to_the_front_when_it_is_open(monkeypatch: pytest.MonkeyPatch
     assert not happened
     waiting[0]["run"]()
     assert happened == ["to front"]
+
+
+def test_units_of_a_column_begin_with_no_capital() -> None:
+    titles = [layout.as_title(text) for text in ("choice", "s per slice", "px", "units × maps")]
+    assert titles == ["Choice", "s per slice", "px", "Units × maps"]
