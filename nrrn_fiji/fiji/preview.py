@@ -199,6 +199,11 @@ def where(imp: Any) -> tuple[tuple[int, int, int], tuple[int, int, int, int] | N
     return (channel, z, time), area
 
 
+def kind_of(imp: Any) -> tuple[int, ...]:
+    """Return what changes when an image is cropped or converted: width, height and bit depth."""
+    return tuple(int(n) for n in (imp.getWidth(), imp.getHeight(), imp.getBitDepth()))
+
+
 def picture(imp: Any, images: NDArray[Any], names: list[str]) -> Any:
     """Return an ``ij.ImagePlus`` of previews, shown with the grey values of their source."""
     stack = java.JClass("ij.ImageStack")(images.shape[2], images.shape[1])
@@ -276,7 +281,7 @@ def follow(host: Host, entry: Entry) -> None:
         except Exception as error:
             tell(message_of(error))
 
-    with watched(lambda: (where(imp), imp.getBitDepth(), form.texts()), renew):
+    with watched(lambda: (where(imp), kind_of(imp), form.texts()), renew):
         dialog.showDialog()
     if not dialog.wasOKed():  # to ask whether it was cancelled would end a macro
         shown.hide()  # where it came while the dialog closed, or Esc closed that
