@@ -35,6 +35,7 @@ __all__ = [
     "INTERRUPTED",
     "Console",
     "JobProgress",
+    "LineProgress",
     "output_as_events",
     "uses_colour",
 ]
@@ -283,7 +284,15 @@ class JobProgress:
 
 
 class LineProgress(JobProgress):
-    """Plain lines for a pipe or a log file."""
+    """Plain lines on standard error, every 15 s: for a pipe, a log file or a Python script.
+
+    Parameters
+    ----------
+    counts
+        What the job counts, as the lines call it: "slices" when denoising, "steps" when training.
+    clock
+        Tells the time in seconds.
+    """
 
     shown = float("-inf")
 
