@@ -244,11 +244,14 @@ def histograms(
     for place, (title, methods) in zip(axes, panels, strict=True):
         values = np.concatenate([v for _, v, _ in methods])
         low, high = np.percentile(values, (0.2, 100))
-        bins = np.linspace(low, max(high, low + 0.1), 41).tolist()
+        high = max(high, low + 0.1)
+        bins = np.linspace(low, high, 41).tolist()
         for label, own, colour in methods:
             share = np.full(own.size, 100 / own.size)
             text = f"{label}: {own.mean():.2f} ± {own.std(ddof=1 if own.size > 1 else 0):.2f} dB"
-            place.hist(own, bins, weights=share, histtype="step", color=colour, linewidth=1.2)
+            # The few below the first bin count in it: a method of which nothing is drawn misleads.
+            drawn = np.clip(own, low, high)
+            place.hist(drawn, bins, weights=share, histtype="step", color=colour, linewidth=1.2)
             place.plot([], [], color=colour, label=text)
         dress(place, title, axis, counted)
         place.legend(

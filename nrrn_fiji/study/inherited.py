@@ -27,7 +27,7 @@ from ..metrics import psnr
 from ..models import Model, load_model, save_model
 from ..network import NRRN
 from ..plots import colour_of
-from ..reports import Table
+from ..reports import Table, counted
 from ..scoring import Image, Level, Steps
 from ..settings import TrainSettings
 from ..triplets import Batch, SampleSettings, TrainingStack, TripletSampler, stacked
@@ -281,9 +281,10 @@ def inherited(study: Study) -> Part:
         title="Do networks inherit the noise of averaged targets?",
         about=f"{study.about(tuned=False, competitors=False)} "
         f"Unlike elsewhere, three scans of the same slice with "
-        f"Gaussian noise of sigma {SIGMA:g}, unclipped. Networks of {study.budget.units} units × "
-        f"{study.budget.maps} maps, {study.budget.inherited_steps} steps each, the same crops and "
-        "noise. Noise left: slope of (output − truth) over the mean noise of the three inputs, in "
+        f"Gaussian noise of sigma {SIGMA:g}, unclipped. Networks of "
+        f"{counted(study.budget.units, 'unit')} × {study.budget.maps} maps, "
+        f"{study.budget.inherited_steps} steps each, the same crops and noise. Noise left: "
+        "slope of (output − truth) over the mean noise of the three inputs, in "
         f"{len(lines)} flat areas. Expected: that of the network with the clean target, plus the "
         "share of the inputs' noise that is in the target.",
         findings=(

@@ -21,6 +21,11 @@ INDEX = "index.html"
 NARROW = 1300
 """Pixels: narrower pictures are those that fit into a column of a paper."""
 
+TITLE = "How well is noise removed?"
+FIRST_LOOK = (
+    "A first look (--quick): few slices, and networks that are hardly trained. The pictures mean "
+    "more than the numbers."
+)
 REPEATED = ("rows", "psnr", "slopes", "profile", "small", "seconds")
 """Facts of single parts, which stand in their own files."""
 
@@ -50,15 +55,19 @@ def write_report(folder: Path, parts: Sequence[Part], name: str = INDEX) -> Path
     took = readable_time(sum(value for value in seconds.values() if value))
     facts = parts[0].facts
     model = facts.get("model") or {}
+    subtitle = f"{model.get('name', 'Filters alone')} on {facts['volume']}"
+    if (facts.get("budget") or {}).get("name") == "quick":
+        subtitle += f". {FIRST_LOOK}"
     text = pages.page(
-        "How well is noise removed?",
+        TITLE,
         sections,
-        subtitle=f"{model.get('name', 'Filters alone')} on {facts['volume']}",
+        subtitle=subtitle,
         footer=f"nrrn-fiji {__version__}, measured in {took}",
     )
     write_whole(folder / name, text.encode())
     if len(parts) > 1:
-        joined = "\n".join(as_markdown(part) for part in parts)
+        opening = f"# {TITLE}\n\n{subtitle}\n"
+        joined = "\n".join([opening, *(as_markdown(part) for part in parts)])
         write_whole((folder / name).with_suffix(".md"), joined.encode())
     return folder / name
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..metrics import psnr
 from ..plots import colour_of
-from ..reports import Table
+from ..reports import Table, counted
 from ..scoring import CleanSlices, Image, Steps
 from .cache import JsonCache
 from .context import Study
@@ -126,8 +126,8 @@ def tiles(study: Study) -> Part:
             if candidate.method == "nrrn":
                 findings.append(
                     f"The PSNR of NRRN's tiles of {edge}² is {mean:.2f} dB with a standard "
-                    f"deviation of {sd:.2f} dB over {all_tiles.size} tiles (the paper, with other "
-                    "data: 0.52 dB; its U-Net: 1.26 dB)."
+                    f"deviation of {sd:.2f} dB over {counted(all_tiles.size, 'tile')} (the "
+                    "paper, with other data: 0.52 dB; its U-Net: 1.26 dB)."
                 )
         lines.append((candidate.label, *cells))
     header = [""]
@@ -136,9 +136,9 @@ def tiles(study: Study) -> Part:
     return Part(
         name="tiles",
         title="Tiles: is noise removed alike everywhere?",
-        about=f"{study.about()} Here {TABLE1_LEVEL.label} on {len(chosen)} slices, spread over the "
-        "stack unless slices were chosen; PSNR of all whole tiles. What differs from tile to tile "
-        "is also how much detail there is: compare with the other methods on the same tiles.",
+        about=f"{study.about()} Here {TABLE1_LEVEL.label} on {counted(len(chosen), 'slice')}, "
+        "spread over the stack unless slices were chosen; PSNR of all whole tiles. What "
+        "differs from tile to tile is also how much detail there is: compare with the other methods on the same tiles.",
         findings=tuple(findings),
         tables=((f"PSNR of tiles at {TABLE1_LEVEL.label}", Table(tuple(header), tuple(lines))),),
         figures=(Figure("tiles-histogram.png", "How many tiles have which PSNR."),),

@@ -9,6 +9,7 @@ import re
 
 import numpy as np
 import pytest
+from skimage.io import imread
 from small_studies import TINY, by_label, tissue
 
 from nrrn_fiji.baselines import inference
@@ -25,6 +26,7 @@ from nrrn_fiji.study.budgets import FULL, HOUR, QUICK
 from nrrn_fiji.study.context import Study
 from nrrn_fiji.study.cost import cost, multiply_adds, parameters
 from nrrn_fiji.study.edges import edges, high_pass
+from nrrn_fiji.study.figures import histograms
 from nrrn_fiji.study.flat import Line, along, busiest_line, flattest_lines
 from nrrn_fiji.study.inputs import inputs
 from nrrn_fiji.study.iqr import iqr
@@ -311,6 +313,7 @@ def test_the_page_holds_every_part_and_needs_no_other_file(make, model):
     html = write_report(study.folder(), parts).read_text(encoding="utf-8")
     markdown = (study.folder() / "index.md").read_text(encoding="utf-8")
     assert all(f"## {part.title}\n" in markdown for part in parts)
+    assert markdown.startswith("# How well is noise removed?\n")
     for part in parts:
         assert part.title in html
     assert html.count("data:image/png;base64,") == 3
@@ -329,6 +332,30 @@ def test_the_papers_numbers_stand_beside_methods_that_there_are():
 def test_a_single_value_has_no_deviation():
     assert summarised([1.0, 2.0, 3.0]) == "2.00 ± 1.00"
     assert summarised([2.5], 1) == "2.5"
+
+
+def test_a_first_look_is_called_one(make, model):
+    study = make(model)
+    part = run_part(study, EXPERIMENTS["edges"])[0]
+    for name in ("quick", "full"):
+        facts = {**part.facts, "budget": {**part.facts["budget"], "name": name}}
+        page = write_report(study.folder(), [dataclasses.replace(part, facts=facts)])
+        told = "A first look (--quick)" in page.read_text(encoding="utf-8")
+        assert told == (name == "quick")
+
+
+def test_a_histogram_shows_every_method_also_of_a_single_value(tmp_path):
+    methods = [
+        ("worst", np.array([21.45]), "#ff0000"),
+        ("better", np.array([30.23]), "#00ff00"),
+        ("best", np.array([31.77]), "#0000ff"),
+    ]
+    histograms([("", methods)], tmp_path / "h.png", axis="PSNR (dB)", counted="Tiles (%)")
+    picture = imread(tmp_path / "h.png")[..., :3].astype(int)
+    top = picture[: len(picture) // 3]  # bars of 100 % reach it, the legend is below
+    for channel in range(3):
+        others = np.delete(top, channel, axis=-1).max(-1)
+        assert ((top[..., channel] > 200) & (others < 60)).any()
 
 
 def test_colours_are_distinct_and_stay():
