@@ -314,7 +314,7 @@ def test_what_does_not_belong_together_is_refused_and_nothing_is_left(
         ([files[0]], "single scan"),
         ([files[0], files[1], files[0]], "given twice"),
         ([*files, small], "one size and type"),
-        ([colours], "2 channels"),
+        ([colours], "2 channels.*make them slices"),
         ([files[0], tmp_path / "nowhere.tif"], "does not exist"),
     ):
         with pytest.raises((ValueError, FileNotFoundError), match=message):

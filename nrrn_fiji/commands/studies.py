@@ -15,7 +15,7 @@ VOLUME = Option(
     help="The clean stack that is scored; a small example that comes with the package when left "
     "out.",
     kind=Kind.IMAGE,
-    position="VOLUME",
+    position="[VOLUME]",
 )
 TUNING = Option(
     name="tuning",

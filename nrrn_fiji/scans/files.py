@@ -40,7 +40,8 @@ class Scans:
                 raise ValueError(
                     f"{volume.name} has {volume.shape.c} channels, but scans are registered one "
                     "channel at a time: split the channels first (in Fiji: Image > Color > Split "
-                    "Channels)."
+                    "Channels). If the channels are the scans, make them slices (in Fiji: Image > "
+                    "Properties; in Python: tifffile.imwrite with metadata={'axes': 'ZYX'})."
                 )
             if volume.shape != first.shape or volume.dtype != first.dtype:
                 raise ValueError(
