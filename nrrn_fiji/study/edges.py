@@ -21,6 +21,9 @@ SIGMA = 3.0
 CROP = 180
 """Edge in pixels of the pictures."""
 
+MOST_ACROSS = 4
+"""Pictures side by side."""
+
 
 def high_pass(image: Image) -> Image:
     """Return an image without its smooth part, around 0."""
@@ -63,7 +66,8 @@ def edges(study: Study) -> Part:
     ordered = [*candidates[1:], candidates[0]]
     cells = [(c.label, shown(c.label)) for c in ordered]
     out = study.folder()
-    across = 4
+    down = -(-len(cells) // MOST_ACROSS)
+    across = -(-len(cells) // down)  # rows of about the same length
     picture_grid([cells[i : i + across] for i in range(0, len(cells), across)],
                  out / "edges-pictures.png")  # fmt: skip
     best = rows[1 + int(np.argmax(means[1:]))]  # the first is the input

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +32,9 @@ SHARP = 300
 
 LETTERS, SMALL = 8.0, 7.0
 """Points."""
+
+LETTERS_PER_INCH = 13
+"""Of a title, so that it does not reach beyond its panel."""
 
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
 """So that methods differ in print without colour, too."""
@@ -163,7 +167,9 @@ def curves(
                     name, (x, y), (4, 3), textcoords="offset points",
                     fontsize=SMALL - 0.5, color=curve.colour,
                 )  # fmt: skip
-        dress(place, panel.title, panel.x_axis, panel.y_axis)
+        # A title that is wider than its panel would be cut at the edge of the page.
+        title = fill(panel.title, round(width / across * LETTERS_PER_INCH))
+        dress(place, title, panel.x_axis, panel.y_axis)
         place.margins(x=0.06, y=0.1)
         if panel.log_x:
             place.set_xscale("log")

@@ -138,7 +138,8 @@ def tiles(study: Study) -> Part:
         title="Tiles: is noise removed alike everywhere?",
         about=f"{study.about()} Here {TABLE1_LEVEL.label} on {counted(len(chosen), 'slice')}, "
         "spread over the stack unless slices were chosen; PSNR of all whole tiles. What "
-        "differs from tile to tile is also how much detail there is: compare with the other methods on the same tiles.",
+        "differs from tile to tile is also how much detail there is: compare with the other "
+        "methods on the same tiles.",
         findings=tuple(findings),
         tables=((f"PSNR of tiles at {TABLE1_LEVEL.label}", Table(tuple(header), tuple(lines))),),
         figures=(Figure("tiles-histogram.png", "How many tiles have which PSNR."),),

@@ -26,7 +26,7 @@ from nrrn_fiji.study.budgets import FULL, HOUR, QUICK
 from nrrn_fiji.study.context import Study
 from nrrn_fiji.study.cost import cost, multiply_adds, parameters
 from nrrn_fiji.study.edges import edges, high_pass
-from nrrn_fiji.study.figures import histograms
+from nrrn_fiji.study.figures import Curve, Panel, curves, histograms
 from nrrn_fiji.study.flat import Line, along, busiest_line, flattest_lines
 from nrrn_fiji.study.inputs import inputs
 from nrrn_fiji.study.iqr import iqr
@@ -356,6 +356,15 @@ def test_a_histogram_shows_every_method_also_of_a_single_value(tmp_path):
     for channel in range(3):
         others = np.delete(top, channel, axis=-1).max(-1)
         assert ((top[..., channel] > 200) & (others < 60)).any()
+
+
+def test_a_long_title_of_a_narrow_panel_is_not_cut(tmp_path):
+    line = (Curve("", np.arange(9.0), np.arange(9.0), "#222222"),)
+    panels = [Panel("NRRN trained alike, clean target", line, "Pixel", "Grey value")] * 4
+    curves(panels, tmp_path / "c.png", across=4)
+    picture = imread(tmp_path / "c.png")[..., :3]
+    assert (picture[: len(picture) // 3] < 128).any()
+    assert (picture[:, [0, -1]] > 240).all()
 
 
 def test_colours_are_distinct_and_stay():
