@@ -354,7 +354,7 @@ def test_disk_full_keeps_the_finished_blocks(
     line += ["--model", str(folder / "net.safetensors")]
     assert main(line) == 1
     said = capfd.readouterr().err
-    assert "There is no space left to write" in said and "4 finished blocks are kept" in said
+    assert "There is no space left to write" in said and "4 finished slabs are kept" in said
     assert "Traceback" not in said and "[Errno" not in said
     assert not (folder / "clean.tif").exists()
     small_disk[0] = 100

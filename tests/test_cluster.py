@@ -142,7 +142,7 @@ def test_a_stopped_run_keeps_its_blocks_and_goes_on_alone(
             return bool(self.seen) and self.seen[-1] >= 4
 
     out = tmp_path / "clean.tif"
-    with pytest.raises(Cancelled, match=r"finished blocks are kept .* Run the same command again"):
+    with pytest.raises(Cancelled, match=r"finished slabs are kept .* Run the same command again"):
         denoise(given, out, dask=cluster.scheduler_address, progress=Stop(0, None))
     report = denoise(given, out)
     assert 4 <= report.resumed < SLICES
@@ -284,6 +284,6 @@ def test_control_c_reaches_the_run_and_not_its_workers(tmp_path: Path) -> None:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # the workers too
     assert process.returncode == 130, errors
-    assert "finished block" in errors and "Run the same command again to go on" in errors
+    assert "finished slab" in errors and "Run the same command again to go on" in errors
     assert "Traceback" not in errors
     assert 0 < finished_blocks(out) < 60

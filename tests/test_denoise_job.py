@@ -80,7 +80,7 @@ def test_a_run_that_is_gone_on_with_remembers_it(
 ) -> None:
     memory_runs_out_once(monkeypatch)
     out = source.with_name("clean.tif")
-    with pytest.raises(Cancelled, match="2 finished blocks are kept"):
+    with pytest.raises(Cancelled, match="2 finished slabs are kept"):
         denoise_file(source, out, model, SETTINGS, progress=StopAt(2))
     report = denoise_file(source, out, model, SETTINGS)
     assert report.resumed == 2
@@ -131,7 +131,7 @@ def test_an_interruption_of_a_small_stack_does_not_lose_all(tmp_path: Path, mode
     stack = np.random.default_rng(0).integers(0, 256, (30, 20, 24)).astype(np.uint8)
     tifffile.imwrite(tmp_path / "small.tif", stack, photometric="minisblack")
     out, settings = tmp_path / "clean.tif", DenoiseSettings(device="cpu")
-    with pytest.raises(Cancelled, match=r"finished blocks? (is|are) kept"):
+    with pytest.raises(Cancelled, match=r"finished slabs? (is|are) kept"):
         denoise_file(tmp_path / "small.tif", out, model, settings, progress=StopAt(20))
     report = denoise_file(tmp_path / "small.tif", out, model, settings)
     assert 8 <= report.resumed < 30

@@ -49,7 +49,7 @@ def test_cancelled_run_goes_on_where_it_was(tmp_path: Path, model: Model) -> Non
     settings = DenoiseSettings(slab=1)
     expected = undisturbed(source, model, settings=settings)
     out = tmp_path / "clean.tif"
-    with pytest.raises(Cancelled, match="finished blocks are kept in"):
+    with pytest.raises(Cancelled, match="finished slabs are kept in"):
         denoise_file(source, out, model, settings, progress=Watch(after=14))
     assert not out.exists()
     again = Watch()
@@ -351,7 +351,7 @@ def test_command_that_is_interrupted_and_given_again(tmp_path: Path) -> None:
         _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert finished_blocks(out) == 2
-    assert f"2 finished blocks are kept in {out}.partial" in said
+    assert f"2 finished slabs are kept in {out}.partial" in said
     assert "Traceback" not in said
     assert not out.exists()
     command = [sys.executable, "-m", "nrrn_fiji", *words]

@@ -116,7 +116,7 @@ def test_an_interrupted_run_goes_on(
     tmp_path: Path, sources: dict[str, Path], model: Model, expected: np.ndarray, out: str
 ) -> None:
     path = tmp_path / out
-    with pytest.raises(Cancelled, match="1 finished block is kept"):
+    with pytest.raises(Cancelled, match="1 finished slab is kept"):
         denoise_file(sources["in.tif"], path, model, SETTINGS, progress=StopAt(3))
     assert not path.exists()
     report = denoise_file(sources["in.tif"], path, model, SETTINGS)
@@ -130,7 +130,7 @@ def test_a_run_that_was_stopped_before_the_pyramid_goes_on(tmp_path: Path, model
         writer.write(0, array)
     settings = DenoiseSettings(slab=2, device="cpu")
     denoise_file(tmp_path / "in.tif", tmp_path / "whole.zarr", model, settings)
-    with pytest.raises(Cancelled, match="2 finished blocks are kept"):
+    with pytest.raises(Cancelled, match="2 finished slabs are kept"):
         denoise_file(
             tmp_path / "in.tif", tmp_path / "out.zarr", model, settings, progress=StopAtPyramid()
         )

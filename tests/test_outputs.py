@@ -239,7 +239,7 @@ def test_disk_full_is_said_and_blocks_are_kept(tmp_path: Path) -> None:
         with part.kept_said(), open("/dev/full", "w") as file:
             file.write("x")
     assert full.value.errno == errno.ENOSPC
-    assert "1 finished block is kept in" in str(full.value)
+    assert "1 finished slab is kept in" in str(full.value)
     assert not out.exists()
     with PartialOutput({"image": out}) as part:
         assert part.finished == {(0, 0, 0)}

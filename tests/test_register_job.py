@@ -223,7 +223,7 @@ def test_a_run_that_was_stopped_while_it_searched_does_not_search_again(
         def cancelled(self) -> bool:
             return len(searched) == 3
 
-    with pytest.raises(Cancelled, match=r"2 finished blocks are kept in .*same command again"):
+    with pytest.raises(Cancelled, match=r"2 finished slabs are kept in .*same command again"):
         register_files(sources, tmp_path / "out.tif", settings, progress=Stops())
     assert [path.name for path in tmp_path.glob("out*")] == ["out.tif.partial"]
     report = register_files(sources, tmp_path / "out.tif", settings)

@@ -372,8 +372,8 @@ class PartialOutput(contextlib.AbstractContextManager["PartialOutput"]):
         """Return a sentence about what an interruption at this point leaves."""
         if self.finished or self.complete:
             count = len(self.finished)
-            blocks = f"{count} finished block{'s are' if count != 1 else ' is'}"
-            return f"{blocks} kept in {self.folder}."
+            slabs = f"{count} finished slab{'s are' if count != 1 else ' is'}"
+            return f"{slabs} kept in {self.folder}."
         return "No slab was finished yet, so nothing is left behind."
 
     # --- claiming and letting go ----------------------------------------------------------

@@ -164,7 +164,7 @@ def test_disk_that_stays_away_costs_no_finished_block(
     said = capfd.readouterr().err.splitlines()
     assert sum("trying again" in text for text in said) == 3
     assert "raw.tif cannot be read any more (Input/output error; tried 4 times" in said[-1]
-    assert "2 finished blocks are kept in" in said[-1] and said[-1].startswith("Error: ")
+    assert "2 finished slabs are kept in" in said[-1] and said[-1].startswith("Error: ")
     assert not (folder / "clean.tif").exists()
     assert main(line) == 0
     assert "2 of 6 slices are finished already" in capfd.readouterr().err

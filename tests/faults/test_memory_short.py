@@ -93,7 +93,7 @@ def test_slab_too_large_for_memory_is_told_and_blocks_are_kept(
         assert main(line) == 1
     said = capfd.readouterr().err.splitlines()[-1]
     assert said.startswith("Error: There is not enough memory. Slabs of 2 slices do not fit")
-    assert "1 finished block is kept in" in said
+    assert "1 finished slab is kept in" in said
     assert main(line) == 0
     assert "2 of 6 slices are finished already" in capfd.readouterr().err
     np.testing.assert_array_equal(tifffile.imread(folder / "clean.tif"), tifffile.imread(expected))

@@ -86,12 +86,37 @@ def is_dialog(window: Any) -> bool:
     return isinstance(window, java("ij.gui.GenericDialog"))
 
 
+def waiting() -> int:
+    """Return how many threads of Java wait until somebody answers a modal dialog."""
+    stacks = java("java.lang.Thread").getAllStackTraces().values()
+    return sum(
+        any(str(call.getClassName()) == "java.awt.WaitDispatchSupport" for call in stack)
+        and any(str(call.getClassName()) == "java.awt.Dialog" for call in stack)
+        for stack in stacks
+    )
+
+
+def modal() -> int:
+    """Return how many modal dialogs are on the screen."""
+    kind = java("java.awt.Dialog")
+    return sum(isinstance(window, kind) and bool(window.isModal()) for window in windows())
+
+
+def ready() -> bool:
+    """Whether every modal dialog on the screen waits for an answer.
+
+    Java shows a dialog first, and then waits: one that is closed in between, faster than a person
+    can, is waited for for good.
+    """
+    return waiting() >= modal()
+
+
 def dialog(title: str) -> Any:
-    """Return the dialog of that title, as soon as it is there."""
+    """Return the dialog of that title, as soon as it waits for an answer."""
 
     def look() -> Any:
         found = [w for w in windows() if is_dialog(w) and str(w.getTitle()) == title]
-        return found[0] if found else None
+        return found[0] if found and ready() else None
 
     return wait(look)
 
@@ -227,6 +252,7 @@ def close(shown: Any, button: str = "OK") -> None:
     """
     press(next(part for part in parts(shown) if said(part).strip() == button))
     wait(lambda: not shown.isShowing())
+    wait(lambda: waiting() <= modal())  # nobody waits for this one any more
     if button == "Cancel":
         wait(lambda: not running())
 
@@ -285,6 +311,7 @@ def close_image(imp: Any) -> None:
 
 def close_all() -> None:
     """Close every image and window but ImageJ's own, without a question."""
+    wait(ready)
     for shown in [shown for shown in windows() if is_dialog(shown)]:
         # As its red X does: a dialog that merely vanishes counts as confirmed.
         on_event_thread(lambda shown=shown: shown.windowClosing(None))
