@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,25 @@ def test_a_package_needs_a_licence(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "names no licence" in capsys.readouterr().err
     assert not (tmp_path / "p").exists()
     assert main([*words, "--licence", "BSD-3-Clause"]) == 0
+
+
+def test_a_package_is_written_without_warnings_about_its_hashes(tmp_path: Path) -> None:
+    model = tiny(tmp_path)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        export_model(str(model.path), tmp_path / "p.zip", bioimageio=True)
+    assert not [w for w in told if "sha256" in str(w.message)]
+
+
+def test_what_a_package_needs_is_named_where_it_is_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nrrn_fiji.exchange.bioimageio.find_spec", lambda name: None)
+    out = tmp_path / "p.zip"
+    assert main(["models", "export", "fibsem-medulla", "--bioimageio", "-o", str(out)]) == 1
+    error = capsys.readouterr().err
+    assert "pip install 'nrrn-fiji[bioimageio]'" in error
+    assert "should not" not in error and "report" not in error
 
 
 def test_nothing_is_replaced_that_should_not_be(tmp_path: Path) -> None:

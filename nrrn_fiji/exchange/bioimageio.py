@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
+import warnings
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -91,7 +92,7 @@ def export_model(
     ------
     FileExistsError, FileNotFoundError, ValueError, OSError
         If the model is not found, the output cannot be written, or no licence is known.
-    ModuleNotFoundError
+    ImportError
         If the package ``bioimageio.spec`` is needed and not installed.
     """
     model = load_model(name)
@@ -132,7 +133,7 @@ def write_package(
 ) -> Path:
     """Write a bioimage.io package; see :func:`export_model` for parameters and errors."""
     if find_spec("bioimageio") is None or find_spec("bioimageio.spec") is None:
-        raise ModuleNotFoundError(
+        raise ImportError(
             "bioimage.io packages are written with the package bioimageio.spec, which is not "
             "installed: pip install 'nrrn-fiji[bioimageio]'."
         )
@@ -153,7 +154,12 @@ def write_package(
         parts, whole = Path(scratch) / "parts", Path(scratch) / f"whole{out.suffix}"
         parts.mkdir()
         # Nothing is looked up on the network: every file is here, every address is taken as known.
-        with ValidationContext(known_files={VENUE: None}, log_warnings=False):
+        with (
+            warnings.catch_warnings(),
+            ValidationContext(known_files={VENUE: None}, log_warnings=False),
+        ):
+            # Of every file it says that its hash is ignored, though it is in the description.
+            warnings.filterwarnings("ignore", "Found mapping with 'source'", UserWarning)
             description = described(model, parts, stack, authors, licence, intensity)
             if out.suffix:
                 save_bioimageio_package(description, output_path=whole)
