@@ -27,7 +27,6 @@ from .engines import estimate_seconds, make_engine
 from .fused import Centre, FusedNRRN
 from .intensity import Source, check_dtype, fill_invalid, invalid_mask, restore, to_unit
 from .network import NRRN
-from .one_pass import missing_for_one_pass
 from .plan import CPU_TILE, SMALLEST_TILE, Plan, make_plan
 from .progress import Cancelled, NoProgress, Progress
 from .tiles import Window, slabs, windows
@@ -164,10 +163,10 @@ class _Run:
             )
             for orientation in range(self.plan.orientations)
         ]
-        if self.device.type == "cuda" and (missing := missing_for_one_pass(self.device)):
+        if engines[0].lacks:
             self.say(
                 "The GPU takes longer than it could: it computes gates in several passes over its "
-                f"memory, because a single one needs {missing}."
+                f"memory, because a single one needs {engines[0].lacks}."
             )
         return engines
 

@@ -85,7 +85,10 @@ class FusedNRRN:
         self.units = network.check_units(units)
         self.closes = self.units == network.units
         self.merged = device.type != "cpu" if merged is None else merged
-        self.one_pass = missing_for_one_pass(device) is None
+        missing = missing_for_one_pass(device)
+        self.one_pass = missing is None
+        self.lacks = missing if device.type == "cuda" else None
+        """What a GPU would need to compute gates in one pass; None if nothing, or no GPU."""
         self.W0 = self._kernel(network.W0, torch.float32)
         self.W1 = self._kernel(network.W1, dtype)
         self.W2 = self._kernel(network.W2, dtype)

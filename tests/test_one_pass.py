@@ -7,13 +7,17 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
+from plain_engine import ArraySource, strong_network
 
-from nrrn_fiji import one_pass
+from nrrn_fiji import denoising, one_pass
 from nrrn_fiji.fused import FusedNRRN
 from nrrn_fiji.network import NRRN
 from nrrn_fiji.one_pass import missing_for_one_pass, pixel_by_pixel
+from nrrn_fiji.progress import NoProgress
+from nrrn_fiji.settings import DenoiseSettings
 
 pytest.importorskip("triton", reason="Triton comes with PyTorch for CUDA on Linux alone")
 
@@ -142,6 +146,27 @@ def test_old_gpus_and_other_systems_have_no_kernel(pretended_gpu, monkeypatch):
     one_pass.missing_for_one_pass.cache_clear()
     monkeypatch.setattr(one_pass, "find_spec", lambda name: None)
     assert "Triton" in missing_for_one_pass(pretended_gpu)
+
+
+def test_a_run_says_once_what_its_gpu_lacks(monkeypatch):
+    told, make_engine = [], denoising.make_engine
+
+    class Listens(NoProgress):
+        def message(self, text):
+            told.append(text)
+
+    def lacking(*arguments, **options):
+        engine = make_engine(*arguments, **options)
+        engine.lacks = "Triton"
+        return engine
+
+    monkeypatch.setattr(denoising, "make_engine", lacking)
+    stack = np.random.default_rng(0).random((4, 16, 16), np.float32)
+    asked = DenoiseSettings(device="cpu", slab=2, orientations=2)
+    network = strong_network(1, 4)
+    plan = denoising.make_plan(stack.shape, stack.dtype, network, asked, (0, 1))
+    list(denoising.denoise_slabs(ArraySource(stack), network, plan, progress=Listens()))
+    assert len(told) == 1 and told[0].endswith("because a single one needs Triton.")
 
 
 @pytest.mark.gpu
