@@ -33,6 +33,7 @@ __all__ = [
 TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 INSTALL_NUMBA = "python -m pip install numba"
+NUMBA = f"Numba ({INSTALL_NUMBA})"
 
 OUT_OF_MEMORY = (
     "out of memory",
@@ -107,13 +108,13 @@ def missing_for_int8(device: torch.device) -> str | None:
     if not hasattr(torch.ops.onednn, "qconv2d_pointwise"):
         return "a version of torch with oneDNN"
     if find_spec("numba") is None:
-        return f"Numba ({INSTALL_NUMBA})"
+        return NUMBA
     return None
 
 
 def wants_numba(device: torch.device) -> bool:
     """Whether nothing but Numba is missing for 8-bit convolutions on ``device``."""
-    return missing_for_int8(device) == f"Numba ({INSTALL_NUMBA})"
+    return missing_for_int8(device) == NUMBA
 
 
 def check_int8(device: torch.device) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .reports import readable_number, readable_time
+from .reports import counted, readable_number, readable_time
 
 __all__ = [
     "TrainingFacts",
@@ -177,7 +177,7 @@ def stacks_in_words(stacks: Sequence[Mapping[str, Any]]) -> str:
     """Return "2 stacks (a, b), 30 million voxels"."""
     names = list(dict.fromkeys(str(stack.get("name")) for stack in stacks if stack.get("name")))
     shown = f" ({', '.join(names[:4])}{', …' if len(names) > 4 else ''})" if names else ""
-    count = "1 stack" if len(stacks) == 1 else f"{len(stacks)} stacks"
+    count = counted(len(stacks), "stack")
     voxels = sum(math.prod(s) for stack in stacks if (s := sequence(stack.get("shape"))))
     if voxels >= 1e6:
         return f"{count}{shown}, {readable_number(voxels / 1e6)} million voxels"
@@ -214,7 +214,7 @@ def time_in_words(training: Mapping[str, Any]) -> str:
         stage = mapping(stage.get("before"))
     if not steps:
         return ""
-    lines = f"The training took {steps} step{'' if steps == 1 else 's'}"
+    lines = f"The training took {counted(steps, 'step')}"
     if seconds:
         lines += f", {readable_time(seconds)} on {training.get('device', 'an unknown device')}"
     return lines + (f", and began from the model {first_model}." if first_model else ".")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import math
 import re
 from pathlib import Path
@@ -116,20 +117,21 @@ def test_fine_tuning_can_add_units_which_start_as_the_last_one(tmp_path: Path) -
         train(wavy(), tmp_path / "wrong", fine_tune=child, units=2)
 
 
+def diverge_after(good: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make all values of the objective NaN but the first ``good`` ones."""
+    honest, calls = training.objective_value, itertools.count(1)
+
+    def spoiled(*arguments: object) -> torch.Tensor:
+        value = honest(*arguments)  # type: ignore[arg-type]
+        return value if next(calls) <= good else value * math.nan
+
+    monkeypatch.setattr(training, "objective_value", spoiled)
+
+
 def test_divergence_keeps_the_last_good_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = training.objective_value
-    calls = 0
-
-    def spoiled(*arguments: object) -> torch.Tensor:
-        nonlocal calls
-        calls += 1
-        value = honest(*arguments)  # type: ignore[arg-type]
-        # 25 steps and one validation of 6 crops go well.
-        return value if calls <= 35 else value * math.nan
-
-    monkeypatch.setattr(training, "objective_value", spoiled)
+    diverge_after(35, monkeypatch)  # 25 steps and one validation of 6 crops go well
     out = tmp_path / "mine.safetensors"
     with pytest.raises(Diverged, match=r"step 25\) is kept.*It is in .*mine.safetensors"):
         train(wavy(), out, **small(steps=100))
@@ -142,15 +144,7 @@ def test_divergence_before_the_first_validation_says_which_model_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """There is no best one yet, but a checkpoint, which is written every few minutes."""
-    honest, calls = training.objective_value, 0
-
-    def spoiled(*arguments: object) -> torch.Tensor:
-        nonlocal calls
-        calls += 1
-        value = honest(*arguments)  # type: ignore[arg-type]
-        return value if calls <= 3 else value * math.nan
-
-    monkeypatch.setattr(training, "objective_value", spoiled)
+    diverge_after(3, monkeypatch)
     monkeypatch.setattr(training, "SAVE_SECONDS", -1)
     said = r"no good model yet to keep\. .* That of step 3 is in .*mine\.safetensors"
     with pytest.raises(Diverged, match=said):

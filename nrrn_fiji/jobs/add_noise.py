@@ -20,6 +20,7 @@ from ..intensity import grey_range, to_unit
 from ..noise import add_noise
 from ..outputs.partial import BlockKey, PartialOutput
 from ..progress import Cancelled, NoProgress, Progress
+from ..reports import counted
 from ..settings import NoiseSettings
 from ..volumes import (
     StackSource,
@@ -52,8 +53,7 @@ class NoiseReport:
             )
             if value is not None
         ]
-        plural = "" if self.slices == 1 else "s"
-        return f"{self.image}: {self.slices} slice{plural} with {' and '.join(kinds)}."
+        return f"{self.image}: {counted(self.slices, 'slice')} with {' and '.join(kinds)}."
 
     def as_dict(self) -> dict[str, Any]:
         """The same in JSON's types."""

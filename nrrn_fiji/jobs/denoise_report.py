@@ -12,7 +12,7 @@ from typing import Any
 from ..device import choose_device, describe
 from ..outputs.partial import readable_size
 from ..plan import Plan
-from ..reports import Table, readable_time
+from ..reports import Table, counted, readable_time
 
 __all__ = ["CONTENTS", "DenoiseReport", "PlanReport"]
 
@@ -49,7 +49,7 @@ class DenoiseReport:
     @property
     def summary(self) -> str:
         """What was done and where the result is."""
-        images = "1 slice" if self.slices == 1 else f"{self.slices} slices"
+        images = counted(self.slices, "slice")
         before = f", {self.resumed} of them in an earlier run" if self.resumed else ""
         lines = [f"Denoised {images} in {readable_time(self.seconds)}{before}: {self.image}"]
         if self.noise is not None:

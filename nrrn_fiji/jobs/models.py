@@ -50,9 +50,8 @@ def list_models() -> Report:
     )
     folder = user_models_dir()
     own = sum(entry.origin == "installed" for entry in entries)
-    models = "1 model" if own == 1 else f"{own} models"
     return Report(
-        f"Your model folder is {folder} ({models}).",
+        f"Your model folder is {folder} ({counted(own, 'model')}).",
         {
             "models": [
                 {

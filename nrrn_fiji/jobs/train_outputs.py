@@ -15,7 +15,7 @@ from nrrn_fiji.files import NO_SPACE, UNREACHABLE
 from nrrn_fiji.models import Model
 from nrrn_fiji.outputs.checks import check_parent
 from nrrn_fiji.outputs.locks import locked
-from nrrn_fiji.reports import readable_time
+from nrrn_fiji.reports import counted, readable_time
 
 __all__ = ["Beside", "TrainReport", "checkpoint_told", "few_steps", "model_path", "same_file"]
 
@@ -55,8 +55,7 @@ class TrainReport:
         )
         lines = [
             f"Model: {self.model_path}",
-            f"The best of {self.steps} step{'' if self.steps == 1 else 's'} is step "
-            f"{self.best_step} ({error}), after "
+            f"The best of {counted(self.steps, 'step')} is step {self.best_step} ({error}), after "
             f"{readable_time(self.seconds)} in all.",
         ]
         if self.files:
@@ -89,7 +88,7 @@ def few_steps(steps: int, minutes: float) -> str:
     """
     if steps >= FEW_STEPS:
         return ""
-    taken = "1 step was" if steps == 1 else f"{steps} steps were"
+    taken = f"{counted(steps, 'step')} {'was' if steps == 1 else 'were'}"
     return (
         f"Only {taken} taken in {minutes:g} min on this machine, a fraction of what a training "
         "needs: give it more minutes, or a smaller batch or crop."

@@ -6,13 +6,13 @@ locked does not stay.  This module must never remove the lock of the run that co
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-__all__ = ["locked"]
+__all__ = ["let_go", "locked", "removed"]
 
 
 @contextmanager
@@ -39,16 +39,29 @@ def locked(lock: Path, refusal: str) -> Iterator[None]:
     try:
         yield
     finally:
-        # Where an open file can be removed, this is done before others can take the lock;
-        # elsewhere (Windows) after it, which fails if one has taken it meanwhile.
-        gone = _removed(lock)
-        held.release()
-        if not gone:
-            _removed(lock)
+        let_go(held, lambda: removed(lock))
 
 
-def _removed(lock: Path) -> bool:
-    """Remove a lock; return whether that could be done."""
+def let_go(held: FileLock, remove: Callable[[], bool]) -> None:
+    """Release a lock and remove its file, but never that of the run that comes next.
+
+    Parameters
+    ----------
+    held
+        The lock.
+    remove
+        Removes the file; returns whether that could be done.
+    """
+    # Where an open file can be removed, this is done before others can take the lock; elsewhere
+    # (Windows) after it, which fails if one has taken it meanwhile.
+    gone = remove()
+    held.release()
+    if not gone:
+        remove()
+
+
+def removed(lock: Path) -> bool:
+    """Remove the file of a lock; return whether that could be done."""
     try:
         lock.unlink(missing_ok=True)
     except OSError:

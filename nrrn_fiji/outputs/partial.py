@@ -41,6 +41,7 @@ from .checks import (
     readable_size,
 )
 from .journal import NEW_STATE, STATE, BlockKey, Journal
+from .locks import let_go, removed
 from .renaming import identity, is_empty_folder, remove, rename, same_content
 
 __all__ = [
@@ -411,22 +412,16 @@ class PartialOutput(contextlib.AbstractContextManager["PartialOutput"]):
     def _let_go(self, *, keep: bool) -> None:
         """Release the lock; drop the folder unless it is to be kept."""
         assert self._lock is not None
-        gone = keep
-        if not keep:
+        if keep:
+            self._lock.release()
+        else:
             self._clear()
-            # Where an open file can be removed, this is done before others can take the lock;
-            # elsewhere (Windows) after it, which fails if one has taken it meanwhile.
-            gone = self._remove_folder()
-        self._lock.release()
+            let_go(self._lock, self._remove_folder)
         self._lock = None
-        if not gone:
-            self._remove_folder()
 
     def _remove_folder(self) -> bool:
         """Remove the lock, and with it the empty folder; return whether it could be removed."""
-        try:
-            (self.folder / LOCK).unlink(missing_ok=True)
-        except OSError:
+        if not removed(self.folder / LOCK):
             return False
         with contextlib.suppress(OSError):
             self.folder.rmdir()
